@@ -1,0 +1,293 @@
+"""A parked connection: one non-blocking stream socket, a read watcher, a bounded write buffer, a deadline.
+
+It knows no protocol: what arrives goes to ``protocol``, an object with the methods of
+:class:`Protocol`; an upgrade replaces that object.  It runs on the hub.  One method,
+:meth:`Connection.try_send`, may also be called by the pool member that *holds* the connection.
+
+Who may touch the socket.  While a request is in flight its pool member holds the connection
+(:meth:`hold`), and writes to the socket itself as long as nothing is buffered: that saves two thread
+switches per response.  The hub then neither writes nor closes the descriptor, for a closed descriptor's
+number is reused at once and the member would write into a stranger's socket.  The hub only marks the
+connection ``lost``; the descriptor is closed at :meth:`release`.
+
+The write buffer.  Output that the kernel does not take is kept in ``_out``; the writer learns its size from
+``buffered`` and is bound to stop: the HTTP exchange waits at HIGH_WATER, the WebSocket session closes a
+slow reader at its own limit.
+"""
+
+import _socket
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+from typing import Protocol as TypingProtocol
+
+from gpulse.connection.timers import NEVER, DeadlineWheel
+
+READ_SIZE = 65536
+"""Bytes taken from a socket in one turn of the hub: no connection gets more before the others had theirs."""
+
+HIGH_WATER = 262_144
+"""Buffered bytes at which a writer on the pool has to wait until the buffer is empty again."""
+
+_READ, _WRITE = 1, 2  # libev's EV_READ and EV_WRITE
+
+
+class Protocol(TypingProtocol):
+    """What a connection speaks.  All methods are called on the hub."""
+
+    def data_received(self, data: bytes) -> None:
+        """1 to READ_SIZE bytes arrived."""
+
+    def eof_received(self) -> None:
+        """The peer will send no more; reading has stopped."""
+
+    def deadline_passed(self, now: float) -> None:
+        """The connection's deadline passed."""
+
+    def connection_lost(self) -> None:
+        """The connection is lost or closed; called once."""
+
+
+class Connection:
+    """See the module's text.
+
+    :param loop: the hub's loop.
+    :param sock: a connected non-blocking socket; owned from now on.
+    :param peer: the peer's address as ``accept`` gave it.
+    :param wheel: the worker's deadlines.
+    :param closed: called once when the descriptor is closed.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_closed",
+        "_drained",
+        "_finish",
+        "_held",
+        "_out",
+        "_reader",
+        "_reading",
+        "_sock",
+        "_writer",
+        "buffered",
+        "deadline",
+        "listener",
+        "loop",
+        "lost",
+        "peer",
+        "protocol",
+        "wheel",
+        "wheel_bucket",
+    )
+
+    protocol: Protocol
+
+    def __init__(
+        self,
+        loop: Any,
+        sock: _socket.socket,
+        peer: Any,
+        listener: Any,
+        wheel: DeadlineWheel,
+        closed: Callable[["Connection"], None],
+    ) -> None:
+        self._sock = sock
+        self._reader = loop.io(sock.fileno(), _READ)
+        self._reading = False
+        self._writer: Any = None
+        self._out: deque[bytes | memoryview] = deque()
+        self._drained: Callable[[], None] | None = None
+        self._finish = False
+        self._held = False
+        self.buffered = 0
+        self.lost = False
+        self.deadline = NEVER
+        self.wheel_bucket = 0
+        self.loop = loop
+        self.peer = peer
+        self.listener = listener
+        self.wheel = wheel
+        self._closed = closed
+
+    # -- reading
+
+    def resume_reading(self) -> None:
+        if not self._reading and not self.lost:
+            self._reading = True
+            self._reader.start(self._readable)
+
+    def pause_reading(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._reader.stop()
+
+    def _readable(self) -> None:
+        try:
+            data = self._sock.recv(READ_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.abort()
+            return
+        if data:
+            self.protocol.data_received(data)
+        else:
+            self.pause_reading()
+            self.protocol.eof_received()
+
+    # -- writing
+
+    def try_send(self, data: bytes) -> int:
+        """Hand the kernel what it takes now; returns the number of bytes (0 when it takes none).
+
+        Only for whoever holds the connection, and only while nothing is buffered.  A broken
+        connection counts as taking everything: ``lost`` tells.
+        """
+        try:
+            return self._sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError:
+            self.lost = True
+            return len(data)
+
+    def write(self, data: bytes) -> None:
+        """Send what the kernel takes and buffer the rest."""
+        if self.lost or self._finish:
+            return
+        if not self.buffered:
+            sent = self.try_send(data)
+            if self.lost:
+                self.abort()
+                return
+            if sent == len(data):
+                return
+            self.enqueue(memoryview(data)[sent:])
+        else:
+            self.enqueue(data)
+
+    def enqueue(self, data: bytes | memoryview) -> None:
+        """Buffer output behind what is buffered already."""
+        if self.lost:
+            return
+        self._out.append(data)
+        self.buffered += len(data)
+        if self._writer is None:
+            self._writer = self.loop.io(self._sock.fileno(), _WRITE)
+            self._writer.start(self._writable)
+
+    def _writable(self) -> None:
+        progress = False
+        while self._out:
+            data = self._out[0]
+            try:
+                sent = self._sock.send(data)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError:
+                self.abort()
+                return
+            progress = True
+            self.buffered -= sent
+            if sent < len(data):
+                self._out[0] = memoryview(data)[sent:]
+                break
+            self._out.popleft()
+        if self._out:
+            if progress:
+                on_progress = getattr(self.protocol, "write_progressed", None)
+                if on_progress is not None:
+                    on_progress()
+            return
+        self._stop_writing()
+        if self._drained is not None:
+            drained, self._drained = self._drained, None
+            drained()
+        if self._finish:
+            self._end()
+
+    def _stop_writing(self) -> None:
+        if self._writer is not None:
+            self._writer.stop()
+            self._writer.close()
+            self._writer = None
+
+    def when_drained(self, call: Callable[[], None]) -> None:
+        """Call once when nothing is buffered any more, or at once if so, or when the connection is lost."""
+        if self.lost or not self.buffered:
+            call()
+        else:
+            self._drained = call
+
+    def drop_unsent(self) -> int:
+        """Forget whole buffered pieces that were not begun; returns the bytes dropped.
+
+        The first piece may be half on the wire and stays.
+        """
+        dropped = 0
+        while len(self._out) > 1:
+            dropped += len(self._out.pop())
+        self.buffered -= dropped
+        return dropped
+
+    def shutdown_write(self) -> None:
+        """Tell the peer that nothing more will come, while its bytes are still read."""
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.abort()
+
+    # -- the deadline
+
+    def set_deadline(self, deadline: float) -> None:
+        self.wheel.set(self, deadline)
+
+    def deadline_passed(self, now: float) -> None:
+        """From the wheel."""
+        if not self.lost:
+            self.protocol.deadline_passed(now)
+
+    # -- the end
+
+    def hold(self) -> None:
+        """A pool member uses the socket from now on: the descriptor stays open until :meth:`release`."""
+        self._held = True
+
+    def release(self) -> None:
+        """The pool member is done with the socket."""
+        self._held = False
+        if self.lost:
+            self._end()
+
+    def close(self) -> None:
+        """Flush what is buffered, then close.  The caller sets a deadline that ends a flush without end."""
+        self._finish = True
+        self.pause_reading()
+        if not self.buffered:
+            self._end()
+
+    def abort(self) -> None:
+        """Close now, whatever is buffered."""
+        self._end()
+
+    @property
+    def is_closing(self) -> bool:
+        return self._finish or self.lost
+
+    def _end(self) -> None:
+        self.lost = True
+        self.deadline = NEVER
+        self.pause_reading()
+        self._stop_writing()
+        self._out.clear()
+        self.buffered = 0
+        if self._drained is not None:
+            drained, self._drained = self._drained, None
+            drained()
+        if self._held or self._sock.fileno() < 0:
+            return
+        self._reader.close()
+        self._sock.close()
+        self._closed(self)
+        self.protocol.connection_lost()

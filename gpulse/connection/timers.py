@@ -1,0 +1,78 @@
+"""Deadlines for very many connections at almost no cost.
+
+One wheel per worker, turned by one hub timer.  An item has a ``deadline`` that may be moved as often
+as one likes: moving it later is a plain store, because the wheel looks at the item again only in the
+bucket where it already lies.  Nothing is ever cancelled.  A deadline fires at most ``resolution``
+seconds late, never early.
+
+Runs on the hub only; pure but for the calls it makes into the items: time is passed in.
+"""
+
+import math
+from typing import Protocol
+
+NEVER = math.inf
+
+
+class Timed(Protocol):
+    """What can lie in the wheel."""
+
+    deadline: float
+    """Monotonic seconds, or NEVER."""
+    wheel_bucket: int
+    """The bucket in which the wheel will next look at the item; 0 while it is in none."""
+
+    def deadline_passed(self, now: float) -> None:
+        """Called once, on the hub, after ``deadline`` passed; may set a new one."""
+
+
+class DeadlineWheel:
+    """Buckets of ``resolution`` seconds, each a list of items.
+
+    :param now: monotonic seconds at the start.
+    :param resolution: seconds; how late a deadline may fire.
+    """
+
+    __slots__ = ("_buckets", "_next", "resolution")
+
+    def __init__(self, now: float, resolution: float = 0.25) -> None:
+        self.resolution = resolution
+        self._buckets: dict[int, list[Timed]] = {}
+        self._next = self._bucket(now)
+
+    def _bucket(self, moment: float) -> int:
+        return int(moment / self.resolution) + 1
+
+    def set(self, item: Timed, deadline: float) -> None:
+        """Give the item a deadline in place of the one it has; NEVER takes it away."""
+        item.deadline = deadline
+        if deadline == NEVER:
+            return
+        # A deadline in the past goes into the next bucket to be turned, else it would be missed.
+        bucket = max(self._bucket(deadline), self._next)
+        if item.wheel_bucket == 0 or bucket < item.wheel_bucket:
+            item.wheel_bucket = bucket
+            self._buckets.setdefault(bucket, []).append(item)
+
+    def turn(self, now: float) -> int:
+        """Fire what is due; returns how many deadlines passed."""
+        fired = 0
+        last = int(now / self.resolution)
+        while self._next <= last:
+            bucket = self._next
+            self._next += 1
+            for item in self._buckets.pop(bucket, ()):
+                if item.wheel_bucket != bucket:
+                    continue  # moved to an earlier bucket since; this entry is stale
+                item.wheel_bucket = 0
+                if item.deadline <= now:
+                    item.deadline = NEVER
+                    fired += 1
+                    item.deadline_passed(now)
+                else:
+                    self.set(item, item.deadline)
+        return fired
+
+    def __len__(self) -> int:
+        """Entries in the wheel, stale ones included."""
+        return sum(map(len, self._buckets.values()))

@@ -1,0 +1,218 @@
+"""``environ["wsgi.websocket"]``: gevent-websocket's object, for code written as a loop over one.
+
+Only its Python API is gevent-websocket's; every byte on the wire is ours.  The handshake is done by the
+first ``receive``, ``send`` or ``close``: a view that touches none of them answers in HTTP.
+
+Such a loop keeps its greenlet (or native thread) as long as the socket is open, so it leaves the pool's
+bound at the handshake; ``--max-websockets`` and, on threads, THREADS bound it instead.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from geventwebsocket.exceptions import WebSocketError
+from geventwebsocket.handler import Client
+from geventwebsocket.websocket import MSG_ALREADY_CLOSED, MSG_SOCKET_DEAD, WebSocket
+
+from gpulse.http.exchange import ClientGone, Exchange, Refusal, Upgrade
+from gpulse.websocket.frames import BINARY, TEXT
+from gpulse.websocket.handshake import HandshakeError, accept
+from gpulse.websocket.session import NORMAL, Sockets, WebSocketSession
+
+THREADS = 64
+"""Loops at once on native threads, per worker: each is a thread with its own stack."""
+
+log = logging.getLogger("gpulse.websocket")
+
+
+class _Server:
+    """What applications of gevent-websocket reach through ``ws.handler.server``."""
+
+    def __init__(self, application: Any) -> None:
+        self.clients: dict[Any, Client] = {}
+        """The worker's open sockets by peer, as WebSocketServer keeps them."""
+        self.application = application
+
+
+class _Handler:
+    """What they reach through ``ws.handler``."""
+
+    logger = log
+
+    def __init__(self, server: _Server, active_client: Client) -> None:
+        self.server = server
+        self.active_client = active_client
+
+
+class _LoopSession(WebSocketSession):
+    """A session whose messages are fetched by a loop instead of being handed to handlers."""
+
+    __slots__ = ("wake",)
+
+    def __init__(self, connection: Any, sockets: Sockets) -> None:
+        super().__init__(connection, sockets, _NoHandlers())
+        self.wake: Callable[[], None] | None = None
+
+    def _put(self, handler: str, *args: object) -> None:
+        if handler == "on_open":
+            return
+        self._inbox.append((handler, *args))
+        if self.wake is not None:
+            self.wake()
+
+    def take(self) -> tuple[object, ...] | None:
+        """On the member: the next thing that happened, None if nothing waits."""
+        return self._inbox.popleft() if self._inbox else None
+
+
+class _NoHandlers:
+    takes_events = False
+
+    def handle(self, handler: str, *args: object) -> None:
+        """Never called: a loop fetches what happened."""
+
+
+class LegacyWebSockets:
+    """Makes ``wsgi.websocket`` objects; one per worker.
+
+    :param sockets: the worker's.
+    :param threads: whether members are native threads.
+    """
+
+    def __init__(self, sockets: Sockets, application: Any, *, threads: bool) -> None:
+        self.server = _Server(application)
+        self.sockets = sockets
+        self._threads = threads
+
+    def __call__(self, exchange: Exchange) -> "LegacyWebSocket":
+        return LegacyWebSocket(exchange, self)
+
+    @property
+    def are_full(self) -> bool:
+        loops = self.sockets.pool.detached
+        return self.sockets.are_full or (self._threads and loops >= THREADS)
+
+
+class LegacyWebSocket(WebSocket):  # type: ignore[misc]
+    """See the module's text.  Used by the member that runs the request, and by others to send."""
+
+    __slots__ = ("_exchange", "_makers", "_session")
+
+    def __init__(self, exchange: Exchange, makers: LegacyWebSockets) -> None:
+        # The base class's __init__ wants a stream; nothing of it is used.
+        self._exchange = exchange
+        self._makers = makers
+        self._session: _LoopSession | None = None
+        peer = exchange.peer
+        self.environ = exchange.environ
+        self.closed = False
+        self.stream = None
+        self.handler = _Handler(makers.server, Client(peer, self))
+
+    def __del__(self) -> None:
+        """The base class closes here; the exchange does it for us, in time."""
+
+    def _open(self) -> _LoopSession:
+        """The handshake, by the first use.
+
+        :raises Refusal: the handshake or a bound says no.
+        """
+        if self._session is not None:
+            return self._session
+        try:
+            headers = accept(self._exchange.environ)
+        except HandshakeError as error:
+            raise Refusal(error.status, error.reason) from None
+        if self._makers.are_full:
+            raise Refusal(503, "no more WebSockets on this worker")
+        pool = self._makers.sockets.pool
+        opened: list[_LoopSession] = []
+        waiter = pool.waiter()
+
+        def open_protocol(connection: Any, data: bytes) -> _LoopSession:
+            session = _LoopSession(connection, self._makers.sockets)
+            opened.append(session)
+            connection.protocol = session
+            session.start(data)
+            waiter.set()
+            return session
+
+        self._exchange.switch(Upgrade(headers, open_protocol))
+        pool.detach()
+        waiter.wait(self._makers.sockets.limits.write_stall)
+        if not opened:
+            raise ClientGone("the client left during the handshake")
+        self._session = opened[0]
+        self._makers.server.clients[self.handler.active_client.address] = self.handler.active_client
+        return self._session
+
+    def receive(self) -> str | bytes | bytearray | None:
+        """The next message; None when the socket was closed.
+
+        :raises WebSocketError: it had been closed before.
+        """
+        if self.closed:
+            raise WebSocketError(MSG_ALREADY_CLOSED)
+        session = self._open()
+        pool = self._makers.sockets.pool
+        while True:
+            happened = session.take()
+            if happened is None:
+                waiter = pool.waiter()
+                session.wake = waiter.set
+                happened = session.take()  # it may have come between the two lines above
+                if happened is None:
+                    # No bound is needed here: pings end a connection that is dead.
+                    waiter.wait(session.limits.ping_interval * 3)
+                    continue
+            pool.call_hub(session.taken)
+            if happened[0] == "on_message":
+                return happened[1]  # type: ignore[return-value]
+            self._mark_closed()
+            return None
+
+    def send(self, message: Any, binary: bool | None = None) -> None:
+        """Send a message: text unless it is bytes or ``binary`` says so.
+
+        :raises WebSocketError: the socket is closed.
+        """
+        if self.closed:
+            raise WebSocketError(MSG_ALREADY_CLOSED)
+        session = self._open()
+        if session.is_closing:
+            self._mark_closed()
+            raise WebSocketError(MSG_SOCKET_DEAD)
+        if binary is None:
+            binary = not isinstance(message, str)
+        if isinstance(message, str):
+            data = message.encode()
+        else:
+            data = bytes(message) if isinstance(message, (bytes, bytearray, memoryview)) else (
+                str(message or "").encode()
+            )
+        opcode = BINARY if binary else TEXT
+        self._makers.sockets.pool.call_hub(session.send, opcode, data)
+
+    def send_frame(self, message: Any, opcode: int) -> None:
+        """gevent-websocket's lower layer: only whole text and binary messages are sent."""
+        self.send(message, binary=opcode == self.OPCODE_BINARY)
+
+    def close(self, code: int = NORMAL, message: Any = b"") -> None:
+        """Close; does nothing when closed already."""
+        if self.closed:
+            return
+        reason = message.decode("utf-8", "replace") if isinstance(message, bytes) else message or ""
+        session = self._open()
+        self._mark_closed()
+        self._makers.sockets.pool.call_hub(session.close, code, reason[:41])
+
+    def end(self) -> None:
+        """The application returned: what it left open is closed."""
+        if self._session is not None:
+            self.close()
+            self._session.wake = None
+
+    def _mark_closed(self) -> None:
+        self.closed = True
+        self._makers.server.clients.pop(self.handler.active_client.address, None)

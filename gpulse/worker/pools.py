@@ -1,0 +1,357 @@
+"""The pool: where the application runs.  Greenlets or native threads behind one seam.
+
+Both pools have a hub on the worker's main thread, where connections are parked, and members, where requests
+and handlers run.  :class:`Pool` is the seam; nothing above or below asks which of the two it has.
+
+Greenlets (2.2 of the design): members are persistent and reused last-in-first-out, so that what Django keeps
+per greenlet (database connections, translations) is used again and follows real concurrency.  A job
+submitted from the hub starts at once if a member is idle or may be made; all others start from
+the hub's next turn, so that a chain of jobs never keeps the hub from its sockets.
+
+Threads: the size is fixed and threads start on demand.  What they want of the hub they put into a queue and
+wake it.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import greenlet
+from gevent import get_hub, spawn
+from gevent.event import Event
+
+log = logging.getLogger("gpulse.worker")
+
+Job = Callable[[], None]
+
+IDLE_SECONDS = 30.0
+"""A greenlet that had nothing to do for so long ends and closes its database connections."""
+
+
+class Waiter(Protocol):
+    """Set on the hub, awaited on a member."""
+
+    def set(self) -> None: ...
+
+    def wait(self, timeout: float) -> bool:
+        """True if it was set within ``timeout`` seconds."""
+
+
+class Pool(Protocol):
+    """The seam."""
+
+    size: int
+    """Members at most."""
+    busy: int
+    """Members at work now."""
+    queued: int
+    """Jobs that wait."""
+    alive: int
+    """Members that exist, detached ones included."""
+    detached: int
+    """Members that left the bound, see :meth:`detach`."""
+
+    def submit(self, job: Job) -> None:
+        """Run the job on a member, in the order of submission.  From the hub or a member.
+
+        Jobs do not raise.  The queue itself has no bound: whoever submits bounds what he submits
+        (the server by ``limits.queue``, a WebSocket by having at most one job at a time).
+        """
+
+    def cancel(self, job: Job) -> bool:
+        """Take back a job that waits; False if it has begun."""
+
+    def call_hub(self, call: Callable[..., object], *args: object) -> None:
+        """From a member: run a call that does not block on the hub; in order, soon or at once."""
+
+    def waiter(self) -> Waiter:
+        """A new event from hub to member."""
+
+    def blocking(self, call: Callable[..., Any], *args: object) -> Any:
+        """From a member: the result of a call that may wait for a disk, without holding up the hub."""
+
+    def in_file_thread(
+        self,
+        call: Callable[..., Any],
+        args: tuple[object, ...],
+        done: Callable[..., None],
+        *done_args: object,
+    ) -> None:
+        """From the hub: run a call that may wait for a disk, then ``done(*done_args, result, error)``
+        on the hub."""
+
+    def spawn(self, call: Callable[..., object], *args: object) -> None:
+        """Run a service of the worker's own beside the pool, outside its bound."""
+
+    def detach(self) -> None:
+        """From a member: leave the bound, so that another takes its place; it ends with its job.
+
+        For jobs that last as long as a connection.
+        """
+
+    def retire_idle(self, now: float) -> None:
+        """On the hub, now and then: end members that had nothing to do for IDLE_SECONDS."""
+
+
+class _FileThreads:
+    """The part that both pools share: gevent's native threads for files."""
+
+    def in_file_thread(
+        self,
+        call: Callable[..., Any],
+        args: tuple[object, ...],
+        done: Callable[..., None],
+        *done_args: object,
+    ) -> None:
+        def run() -> tuple[Any, BaseException | None]:
+            try:
+                return call(*args), None
+            except OSError as error:
+                return None, error
+
+        result = get_hub().threadpool.spawn(run)
+        result.rawlink(lambda source: done(*done_args, *source.get()))
+
+
+class GreenletPool(_FileThreads):
+    """Persistent greenlets, reused last-in-first-out.  All methods run on the hub's thread.
+
+    :param size: members at most.
+    :param retire: called on a member that ends: closes what the greenlet holds.
+    """
+
+    def __init__(self, size: int, retire: Callable[[], None]) -> None:
+        self._hub = get_hub()
+        self._idle: list[greenlet.greenlet] = []
+        self._idle_since: dict[greenlet.greenlet, float] = {}
+        self._queue: deque[Job] = deque()
+        self._away: set[greenlet.greenlet] = set()
+        self._wake_pending = False
+
+        self.size = size
+        self._retire = retire
+
+        self.busy = 0
+        self.alive = 0
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    @property
+    def detached(self) -> int:
+        return len(self._away)
+
+    def submit(self, job: Job) -> None:
+        self._queue.append(job)
+        if greenlet.getcurrent() is self._hub:
+            self._dispatch()
+        else:
+            self._wake()
+
+    def _wake(self) -> None:
+        if not self._wake_pending:
+            self._wake_pending = True
+            self._hub.loop.run_callback(self._woken)
+
+    def _woken(self) -> None:
+        self._wake_pending = False
+        self._dispatch()
+
+    def _dispatch(self) -> None:
+        """On the hub: give waiting jobs to idle members, and make members up to ``size``.
+
+        Jobs submitted while this runs (by members: they find themselves not on the hub) wait for
+        the next turn, so the loop ends.
+        """
+        for _ in range(len(self._queue)):
+            if not self._queue:
+                return
+            if self._idle:
+                member = self._idle.pop()
+            elif self.alive - len(self._away) < self.size:
+                member = greenlet.greenlet(self._member, self._hub)
+                self.alive += 1
+            else:
+                return
+            self.busy += 1
+            member.switch(self._queue.popleft())
+
+    def _member(self, job: Job | None) -> None:
+        me = greenlet.getcurrent()
+        hub = self._hub
+        try:
+            while job is not None:
+                try:
+                    job()
+                except greenlet.GreenletExit:
+                    break
+                except BaseException:
+                    # A job handles its own errors; SystemExit in a view must not end the worker.
+                    log.exception("a job of the pool raised")
+                if me in self._away:
+                    break
+                self.busy -= 1
+                self._idle.append(me)
+                self._idle_since[me] = time.monotonic()
+                if self._queue:
+                    self._wake()
+                job = hub.switch()
+        finally:
+            self._idle_since.pop(me, None)
+            self._away.discard(me)
+            self.alive -= 1
+            try:
+                self._retire()
+            except Exception:
+                log.exception("closing what a pool greenlet held")
+
+    def cancel(self, job: Job) -> bool:
+        try:
+            self._queue.remove(job)
+        except ValueError:
+            return False
+        return True
+
+    def call_hub(self, call: Callable[..., object], *args: object) -> None:
+        # The same thread, and the call does not block: no switch is needed.
+        call(*args)
+
+    def waiter(self) -> Waiter:
+        return Event()  # type: ignore[no-any-return]
+
+    def blocking(self, call: Callable[..., Any], *args: object) -> Any:
+        return self._hub.threadpool.apply(call, args)
+
+    def spawn(self, call: Callable[..., object], *args: object) -> None:
+        spawn(call, *args)
+
+    def detach(self) -> None:
+        me = greenlet.getcurrent()
+        if me not in self._away:
+            self._away.add(me)
+            self.busy -= 1
+            if self._queue:
+                self._wake()
+
+    def retire_idle(self, now: float) -> None:
+        # The list is a stack: those idle for long lie at the bottom.
+        while self._idle and now - self._idle_since[self._idle[0]] > IDLE_SECONDS:
+            self._idle.pop(0).switch(None)
+
+
+class ThreadPool(_FileThreads):
+    """Native threads.  ``submit`` and ``call_hub`` may be called from any thread.
+
+    :param size: threads at most, detached ones not counted.
+    :param retire: called on a thread that ends.
+    """
+
+    def __init__(self, size: int, retire: Callable[[], None]) -> None:
+        self._hub_thread = threading.get_ident()
+        self._hub_calls: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
+        self._async = get_hub().loop.async_()
+        self._async.start(self._run_hub_calls)
+        self._queue: deque[Job] = deque()
+        self._condition = threading.Condition(threading.Lock())
+        self._local = threading.local()
+        self._waiting = 0
+
+        self.size = size
+        self._retire = retire
+
+        self.busy = 0
+        self.alive = 0
+        self.detached = 0
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    def submit(self, job: Job) -> None:
+        with self._condition:
+            self._queue.append(job)
+            if self._waiting >= len(self._queue):
+                self._condition.notify()
+            elif self.alive - self.detached < self.size:
+                self._start()
+            else:
+                self._condition.notify()
+
+    def _start(self) -> None:
+        self.alive += 1
+        threading.Thread(target=self._member, name="gpulse-pool", daemon=True).start()
+
+    def _member(self) -> None:
+        try:
+            while not getattr(self._local, "detached", False):
+                with self._condition:
+                    self._waiting += 1
+                    while not self._queue:
+                        self._condition.wait()
+                    self._waiting -= 1
+                    job = self._queue.popleft()
+                    self.busy += 1
+                try:
+                    job()
+                except BaseException:
+                    log.exception("a job of the pool raised")
+                with self._condition:
+                    if not getattr(self._local, "detached", False):
+                        self.busy -= 1
+        finally:
+            with self._condition:
+                self.alive -= 1
+                if getattr(self._local, "detached", False):
+                    self.detached -= 1
+            self._retire()
+
+    def cancel(self, job: Job) -> bool:
+        with self._condition:
+            try:
+                self._queue.remove(job)
+            except ValueError:
+                return False
+            return True
+
+    def call_hub(self, call: Callable[..., object], *args: object) -> None:
+        if threading.get_ident() == self._hub_thread:
+            call(*args)
+            return
+        self._hub_calls.append((call, args))
+        self._async.send_ignoring_arg(None)
+
+    def _run_hub_calls(self) -> None:
+        # As many as there are now: calls that lead to further calls let sockets have their turn.
+        for _ in range(len(self._hub_calls)):
+            call, args = self._hub_calls.popleft()
+            try:
+                call(*args)
+            except Exception:
+                log.exception("a call to the hub raised")
+        if self._hub_calls:
+            self._async.send_ignoring_arg(None)
+
+    def waiter(self) -> Waiter:
+        return threading.Event()  # type: ignore[return-value]
+
+    def blocking(self, call: Callable[..., Any], *args: object) -> Any:
+        return call(*args)  # a thread of the pool may wait
+
+    def spawn(self, call: Callable[..., object], *args: object) -> None:
+        threading.Thread(target=call, args=args, name="gpulse-service", daemon=True).start()
+
+    def detach(self) -> None:
+        if not getattr(self._local, "detached", False):
+            self._local.detached = True
+            with self._condition:
+                self.busy -= 1
+                self.detached += 1
+                if self._queue and self.alive - self.detached < self.size:
+                    self._start()
+
+    def retire_idle(self, now: float) -> None:
+        """Threads stay: their number is fixed, and so are their database connections."""
