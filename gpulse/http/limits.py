@@ -17,8 +17,9 @@ class Limits:
     """Longest request body (waitress' max_request_body_size); longer is 413, before it is read."""
     spool: int = 524_288
     """Body bytes kept in memory (waitress' inbuf_overflow); the rest goes to a temporary file."""
-    chunk_overhead: int = 65_536
-    """Most bytes that chunk sizes, extensions and trailers may add to a body; more is 400."""
+    chunk_overhead: int = 16_384
+    """Most bytes of chunk sizes, extensions and trailers beyond eight times the data (Go's net/http
+    counts so too); more is 400."""
     pipelined: int = 65_536
     """Unparsed bytes kept while a request runs; then reading stops until its response is out."""
     queue: int = 1024

@@ -80,6 +80,7 @@ class RequestParser:
         "_head_bytes",
         "_llhttp",
         "_overhead",
+        "_replaying",
         "_stopped",
         "at_upgrade",
         "current",
@@ -102,7 +103,8 @@ class RequestParser:
         """Parsing stands behind an upgrade request and goes on with :meth:`resume`."""
         self._stopped = False
         self._head_bytes = 0
-        self._overhead = 0
+        self._overhead = 0  # bytes of a chunked request that are no data, once a feed is parsed
+        self._replaying = False
         self._llhttp: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
 
     # -- for the server
@@ -114,19 +116,23 @@ class RequestParser:
         current = self.current
         if current is None or not current.head_complete:
             self._head_bytes += len(data)
-        elif current.chunked:
-            self._overhead += len(data)
+        self._overhead += len(data)
         self._execute(data)
         current = self.current
         if self._stopped:
             return
         # What llhttp holds back of an unfinished head is counted by what was fed.
-        if current is not None and not current.head_complete:
+        if current is not None and current.head_complete:
+            # A chunk of one byte carries five of framing, and is no attack.
+            most = self.limits.chunk_overhead + 8 * current.body_size
+            if current.chunked and self._overhead > most:
+                self._fail(400, "chunk sizes, extensions and trailers are too long")
+        elif current is not None:
             if len(current.target) > self.limits.request_line:
                 self._fail(414, "the request target is too long")
             elif self._head_bytes > self.limits.head:
                 self._fail(431, "the request head is too long")
-        elif current is None and not self.requests and self._head_bytes > self.limits.head:
+        elif not self.requests and self._head_bytes > self.limits.head:
             self._fail(400, "nothing but empty lines")
 
     def resume(self) -> None:
@@ -189,7 +195,9 @@ class RequestParser:
                 if request.chunked
                 else b"Content-Length: %d" % request.content_length
             )
+            self._replaying = True
             self._llhttp.feed_data(b"POST / HTTP/1.1\r\nHost: _\r\n" + framing + b"\r\n\r\n")
+            self._replaying = False
         if rest:
             self._execute(rest)
 
@@ -209,8 +217,7 @@ class RequestParser:
         request = self.current
         assert request is not None
         if request.head_complete:
-            # A trailer, or the head of the framing that _upgraded replays.
-            if name.lower() in _SINGLE and request.body_size and request.chunked:
+            if name.lower() in _SINGLE and not self._replaying:
                 raise RequestError(400, "a trailer that may not be one")
             return
         request.headers.append((name, value))
@@ -230,14 +237,19 @@ class RequestParser:
         if version == "1.0":
             request.is_http_1_0 = True
         elif version != "1.1":
-            raise RequestError(505, f"HTTP/{version}")
+            # A request line without a version is no request of ours, nor of HTTP/1.
+            raise RequestError(400 if version == "0.9" else 505, f"HTTP/{version}")
         request.keep_alive = llhttp.should_keep_alive()
         check_head(request, self.limits)
         request.upgrade = request.upgrade and llhttp.should_upgrade()
         if request.method == "CONNECT":
             raise RequestError(405, "CONNECT")
+        if self._head_bytes > self.limits.head or request.chunked:
+            size = head_size(request)
+            if size > self.limits.head:
+                raise RequestError(431, "the request head is too long")
+            self._overhead -= size
         self._head_bytes = 0
-        self._overhead = 0
 
     def on_body(self, piece: bytes) -> None:
         request = self.current
@@ -247,10 +259,6 @@ class RequestParser:
         self._overhead -= len(piece)
         if request.body_size > self.limits.body:
             raise RequestError(413, "the body is too long")
-
-    def on_chunk_header(self) -> None:
-        if self._overhead > self.limits.chunk_overhead:
-            raise RequestError(400, "chunk sizes, extensions and trailers are too long")
 
     def on_message_complete(self) -> None:
         request = self.current
@@ -267,6 +275,14 @@ class RequestParser:
 
 
 _NOT_A_TARGET = re.compile(rb"[^\x21-\x7e]")
+_HOST = re.compile(rb"(?:[\w.~%!$&'()*+;=-]*|\[[0-9A-Fa-fv:.]+\])(?::[0-9]*)?")
+
+
+def head_size(request: Request) -> int:
+    """Bytes of the head as it was sent, but for white space around values."""
+    line = len(request.method) + len(request.target) + len("  HTTP/1.1\r\n")
+    fields = sum(len(name) + len(value) + len(": \r\n") for name, value in request.headers)
+    return line + fields + len("\r\n")
 
 
 def origin_form(method: str, target: bytes, host: bytes | None) -> bytes:
@@ -307,6 +323,8 @@ def check_head(request: Request, limits: Limits) -> None:
         if size == 4 and name.lower() == b"host":
             if host is not None:
                 raise RequestError(400, "two Host fields")
+            if not _HOST.fullmatch(value):
+                raise RequestError(400, "a Host that is no host and port")
             host = value
         elif size == 14 and name.lower() == b"content-length":
             if length is not None:
@@ -333,7 +351,9 @@ def check_head(request: Request, limits: Limits) -> None:
         if length is not None or request.is_http_1_0:
             raise RequestError(400, "Transfer-Encoding with Content-Length or in HTTP/1.0")
         if coding.lower() != b"chunked":
-            raise RequestError(501, "an unknown transfer coding")
+            # identity was one until RFC 7230; who sends it may read on to another end.
+            status = 400 if coding.lower() == b"identity" else 501
+            raise RequestError(status, "an unknown transfer coding")
         request.chunked = True
     elif length is not None:
         if not length.isdigit() or len(length) > 19:

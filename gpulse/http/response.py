@@ -201,6 +201,8 @@ class Response:
             lower = name.lower()
             if lower == "content-length":
                 self._length = _length(value, self._length)
+                if self.status[:3] == "204" or self.status[0] == "1":
+                    continue  # it must not be sent (RFC 9110, 8.6), and Django sends one of 0
             elif lower in _HOP_BY_HOP:
                 if lower == "connection" and value.lower() == "close":
                     self.keep_alive = False

@@ -106,7 +106,7 @@ def _cause(error: Exception) -> str:
     """The error in a line, with the innermost place of the user's code."""
     if isinstance(error, SyntaxError):
         return f"{error.msg} ({error.filename}, line {error.lineno})"
-    text = f"{type(error).__name__}: {error}"
+    text = " ".join(f"{type(error).__name__}: {error}".split())
     frames = traceback.extract_tb(error.__traceback__)
     for frame in reversed(frames):
         if not frame.filename.startswith("<") and frame.filename not in (

@@ -188,6 +188,12 @@ class GreenletPool(_FileThreads):
                 try:
                     job()
                 except greenlet.GreenletExit:
+                    # Somebody ended this greenlet, perhaps the application itself: its place is
+                    # free for another.
+                    if me not in self._away:
+                        self.busy -= 1
+                        if self._queue:
+                            self._wake()
                     break
                 except BaseException:
                     # A job handles its own errors; SystemExit in a view must not end the worker.

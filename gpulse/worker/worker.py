@@ -113,7 +113,8 @@ class Worker:
         self.store = store.open_store(
             handover.store_url, config.pulse_app_name, config.workers, self.pool.call_hub
         )
-        self.fanout = Fanout(self.store)
+        self.presence = Presence(self.store, self.pool.spawn)
+        self.fanout = Fanout(self.store, on_reconnect=self.presence.nudge)
         self.sockets = Sockets(
             self.pool,
             self.wheel,
@@ -121,7 +122,6 @@ class Worker:
             SocketLimits(),
             self.fanout.remove_all,
         )
-        self.presence = Presence(self.store, self.pool.spawn)
         access_log = None
         if config.access_log is not None:
             target = 1 if config.access_log == "-" else config.access_log

@@ -1,0 +1,267 @@
+"""Loggers, their format, and the writer that never makes its caller wait.
+
+Everything is logged under ``gpulse.*`` to standard error, a line like ::
+
+    2026-11-22 23:10:01.123Z gpulse[worker 3 pid 1234] INFO reload: 2 of 4 workers are new
+
+The time is UTC: Django gives a worker the time zone of the site, which the master does not know,
+and nobody can read one log in two zones.
+
+Under systemd, which stamps lines itself, ``<6>gpulse[worker 3] reload: ...`` (sd-daemon(3)).
+
+The master logs synchronously.  A worker may not: one slow disk or full pipe under the hub would
+stop every connection.  It gives its lines to a :class:`LineWriter`, whose native thread does the
+blocking write(2).  The queue is bounded in lines; lines over the bound are dropped and counted.
+
+Locking: :class:`LineWriter` takes none.  ``deque.append`` and ``popleft`` are atomic, and a lock
+could deadlock in a signal handler or finalizer that logs.  Its wake-up is a pipe, and its thread is
+made with the original ``_thread`` functions, so that gevent's monkey patching does not turn it into
+a greenlet of the hub that it is meant to relieve.  Make one after the fork and after the patching;
+it does not survive another fork.
+
+The master imports this module, so it does not import gevent: it only looks whether it is there.
+"""
+
+import contextlib
+import importlib
+import io
+import logging
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from gpulse.errors import FileError
+
+MAX_QUEUED = 10_000
+"""Lines that wait for the disk; at about 200 bytes each, some 2 MB."""
+MAX_LINE = 16_384
+"""Bytes of a line; a longer one loses its middle, as a traceback tells most at its ends."""
+_CHUNK_LINES = 256
+_RETRY = 0.01
+"""Seconds until a non-blocking descriptor that was full is tried again."""
+_FILE_MODE = 0o640
+"""Access logs hold addresses and paths: not for everybody."""
+
+_PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
+
+
+def logger(name: str) -> logging.Logger:
+    """The logger ``gpulse.<name>``."""
+    return logging.getLogger(f"gpulse.{name}")
+
+
+def under_systemd(environ: Mapping[str, str], fd: int = 2) -> bool:
+    """Whether descriptor ``fd`` is connected to the journal (systemd.exec(5), JOURNAL_STREAM)."""
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+class Formatter(logging.Formatter):
+    """The line of a record.
+
+    :param role: "master" or "worker 3".
+    :param journal: write ``<priority>`` for the journal instead of time, pid and level.
+    """
+
+    def __init__(self, role: str, *, journal: bool = False) -> None:
+        super().__init__()
+        self.role = role
+        self.journal = journal
+
+    def format(self, record: logging.LogRecord) -> str:
+        body = super().format(record)  # message, then traceback
+        if self.journal:
+            prefix = f"<{_PRIORITIES.get(record.levelname, 6)}>"
+            return "\n".join(
+                f"{prefix}gpulse[{self.role}] {line}" for line in body.splitlines() or [""]
+            )
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(record.created))
+        head = f"{stamp}.{int(record.msecs):03d}Z gpulse[{self.role} pid {os.getpid()}]"
+        return f"{head} {record.levelname} {body}"
+
+
+def configure(
+    level: str,
+    role: str,
+    writer: "LineWriter | None" = None,
+    environ: Mapping[str, str] = os.environ,
+) -> None:
+    """Send ``gpulse.*`` of this process to standard error, replacing an earlier call's handler.
+
+    :param level: "debug", "info", "warning" or "error".
+    :param role: who speaks: "master" or "worker 3".
+    :param writer: where given (in a worker), it writes; else the calling thread does.
+    """
+    handler = logging.StreamHandler() if writer is None else AsyncHandler(writer)
+    handler.setFormatter(Formatter(role, journal=under_systemd(environ)))
+    top = logging.getLogger("gpulse")
+    for earlier in list(top.handlers):
+        top.removeHandler(earlier)
+        earlier.close()
+    top.addHandler(handler)
+    top.setLevel(level.upper())
+    top.propagate = False
+    enable()
+
+
+def enable() -> None:
+    """Undo what Django's LOGGING does to our loggers where it lacks ``disable_existing_loggers``.
+
+    ``dictConfig`` then disables every logger made before it, and the errors of a worker would go
+    nowhere.  A worker calls this after it has loaded the application.  Handlers and levels that
+    LOGGING sets for "gpulse" stay as they are.
+    """
+    for name, existing in list(logging.Logger.manager.loggerDict.items()):
+        if isinstance(existing, logging.Logger) and (name + ".").startswith("gpulse."):
+            existing.disabled = False
+
+
+class AsyncHandler(logging.Handler):
+    """Hands formatted records to a :class:`LineWriter`; ``emit`` never blocks."""
+
+    def __init__(self, writer: "LineWriter") -> None:
+        super().__init__()
+        self.writer = writer
+
+    def createLock(self) -> None:  # noqa: N802 - the name is logging's
+        """No lock: nothing in ``emit`` needs one, and a greenlet could be parked on it."""
+        self.lock = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self.writer.write(self.format(record))
+        except Exception:
+            self.handleError(record)
+
+
+class LineWriter:
+    """Lines to a file or descriptor, written by a native thread of its own.
+
+    :param target: a path (opened for appending, made if missing) or an open descriptor, which is
+        borrowed and never closed.
+    :param limit: lines that may wait; one more is dropped and counted in ``dropped``.
+    :raises FileError: the path cannot be opened.
+    """
+
+    def __init__(self, target: str | int, limit: int = MAX_QUEUED) -> None:
+        self._path = target if isinstance(target, str) else None
+        self._fd = target if isinstance(target, int) else _open(target)
+        self._reopened: deque[int] = deque()
+        self._lines: deque[bytes] = deque()
+        self._wake_read, wake_write = os.pipe()
+        os.set_blocking(wake_write, False)
+        self._wake_write = io.FileIO(wake_write, "wb")
+        self._done = _original("_thread", "allocate_lock")()
+        self._done.acquire()
+        self._sleep = _original("time", "sleep")
+        self._limit = limit
+        self._awake = False
+        self._closing = False
+        self.dropped = 0
+        """Lines that were never written: the queue was full, or the write failed."""
+        _original("_thread", "start_new_thread")(self._run, ())
+
+    def write(self, line: str) -> None:
+        """Queue one line (without its newline); returns at once.  For any thread or greenlet."""
+        if self._closing or len(self._lines) >= self._limit:
+            self.dropped += 1
+            return
+        self._lines.append(_encode(line))
+        self._wake()
+
+    def reopen(self) -> None:
+        """Open the path again, after a log rotation moved it away; a descriptor is left alone.
+
+        :raises FileError: it cannot be opened; the old file goes on being written.
+        """
+        if self._path is not None and not self._closing:
+            self._reopened.append(_open(self._path))
+            self._wake()
+
+    def close(self, deadline: float) -> bool:
+        """Write what is queued and end; waits at most ``deadline`` seconds, blocking the thread.
+
+        :returns: whether everything was handed to the system in time.
+        """
+        self._closing = True
+        self._wake()
+        finished: bool = self._done.acquire(True, max(0.0, deadline))
+        if finished:
+            self._done.release()  # a second close finds it finished, too
+            self._wake_write.close()
+        return finished and not self._lines
+
+    # The calling side and the thread agree through _awake.  The caller appends, then writes a byte
+    # unless one is under way.  The thread takes the byte, clears _awake, then empties the queue:
+    # a line appended after the clearing has its own byte, one appended before is in the queue.
+
+    def _wake(self) -> None:
+        if not self._awake:
+            self._awake = True
+            # A closed pipe (ValueError, or EPIPE) belongs to a writer that has ended.
+            with contextlib.suppress(OSError, ValueError):
+                self._wake_write.write(b"\0")
+
+    def _run(self) -> None:
+        """The native thread: sleep in read(2), without the GIL, until there is something."""
+        while True:
+            os.read(self._wake_read, 4096)
+            self._awake = False
+            closing = self._closing
+            self._swap()
+            while self._lines:
+                self._write_some()
+            if closing:
+                break
+        self._swap()
+        os.close(self._wake_read)
+        if self._path is not None:
+            os.close(self._fd)
+        self._done.release()
+
+    def _swap(self) -> None:
+        while self._reopened:
+            os.close(self._fd)
+            self._fd = self._reopened.popleft()
+
+    def _write_some(self) -> None:
+        count = min(len(self._lines), _CHUNK_LINES)
+        data = memoryview(b"".join([self._lines.popleft() for _ in range(count)]))
+        while data:
+            try:
+                data = data[os.write(self._fd, data) :]
+            except BlockingIOError:
+                self._sleep(_RETRY)
+            except OSError:
+                # No space, no reader, no device: nobody is left to tell but the counter.
+                self.dropped += bytes(data).count(b"\n")
+                return
+
+
+def _open(path: str) -> int:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, _FILE_MODE)
+    except OSError as error:
+        raise FileError(f"cannot write the log file {path}: {error.strerror}") from None
+
+
+def _encode(line: str) -> bytes:
+    data = line.encode("utf-8", "backslashreplace")
+    if len(data) > MAX_LINE:
+        data = data[: MAX_LINE // 4] + b" [...] " + data[-(MAX_LINE * 3 // 4) :]
+    return data + b"\n"
+
+
+def _original(module: str, name: str) -> Any:
+    """The function as it was before gevent patched it, if gevent is in this process at all."""
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is not None:
+        return monkey.get_original(module, name)
+    return getattr(importlib.import_module(module), name)

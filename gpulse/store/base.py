@@ -1,0 +1,224 @@
+"""The contract of a data store: channels that carry messages, and presence that outlives a crash.
+
+**Who calls what, where.**  A :class:`Store` is used from requests, handlers, scripts: it may block
+its caller, but never longer than a fraction of a second, and never the hub of a worker in thread
+mode, so do not call it on the hub.  A :class:`Subscriber` is the opposite: it belongs to the hub's
+thread, every method is called there, none blocks, and its callbacks run there and must not block.
+
+**Channels.**  Delivery is at most once.  Two messages published one after the other by one caller
+on one channel arrive in that order at every subscriber; concurrent publishers are ordered by the
+store, the same for all subscribers of a channel.  What is published while a subscriber has no
+connection is not delivered to it.  Stores of different app names, or of different database numbers,
+do not hear each other.
+
+**Presence.**  An *owner* is one life of one worker; it holds *members* of *keys*, each a number of
+times.  A member's total is the sum over all owners.  Each call is one atomic step of the store: the
+change of the count and the message that tells of it (``hello``, ``will``, ``farewell``) are seen
+together or not at all.  An owner that stops renewing its lease is released by any worker's
+``sweep``: so a killed worker leaves no ghost.  Time here is the store's own clock, for the clocks
+of two machines do not agree.  The counts live in the store's memory: after a restart they are gone,
+and ``renew`` tells its caller how many it still has (see :mod:`gpulse.store.presence`).
+
+**Errors.**  ``ValueError``: a bad name, nothing was sent.  ``PublishError`` from ``publish`` and
+``StoreError`` from the rest: the store is away or refused, told within about ``ANSWER`` seconds, or
+at once when it was found away a moment ago.  Nothing is retried here, for only the caller knows
+whether twice is worse than never.  After a timeout the store may have done what was asked.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from gpulse.errors import SubscribeError
+from gpulse.store.message import Event
+
+ANSWER = 0.25
+"""Seconds to connect, and seconds to wait for a reply.  The store is near and answers in under a
+millisecond: what takes longer is away, and a request must not wait for it."""
+
+LEASE = 15.0
+"""Seconds an owner lives without renewal: the longest that a ghost of a killed worker is seen."""
+
+RECALL = 300.0
+"""Seconds for which a store remembers that it announced a member's going (see ``restore``)."""
+
+NOT_HELD = -1
+"""What ``leave`` returns when the owner did not hold the member."""
+
+MAX_NAME = 200
+"""The longest channel, key, member or owner in UTF-8 bytes."""
+
+_FORBIDDEN = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
+
+
+def check_channel(channel: str) -> str:
+    """Return ``channel`` if it is one: 1..200 UTF-8 bytes, no space, no control character.
+
+    :raises ValueError: it is not.
+    """
+    check_name("channel", channel)
+    if _FORBIDDEN.search(channel):
+        raise ValueError(f"the channel {channel!r} holds a space or a control character")
+    return channel
+
+
+def check_name(what: str, name: str) -> str:
+    """Return ``name`` if it is a str of 1..200 UTF-8 bytes; ``what`` is the word for the message.
+
+    :raises ValueError: it is not.
+    """
+    if not isinstance(name, str):
+        raise ValueError(f"the {what} is a {type(name).__name__}, not a str")
+    size = len(name.encode())
+    if not 0 < size <= MAX_NAME:
+        raise ValueError(f"the {what} {name[:40]!r} has {size} bytes, not 1 to {MAX_NAME}")
+    return name
+
+
+class Note(NamedTuple):
+    """A message that the store publishes by itself when presence changes."""
+
+    channel: str
+    payload: bytes
+    """Of :func:`gpulse.store.message.encode`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """One member that an owner holds, with what is to be said of it."""
+
+    key: str
+    member: str
+    will: Note | None = None
+    hello: Note | None = None
+
+
+class Subscriber(ABC):
+    """The receiving end of a store in one worker.  All on the hub's thread; nothing blocks."""
+
+    connected: bool = False
+    """True while events can arrive."""
+    malformed: int = 0
+    """Payloads dropped because gpulse cannot have published them."""
+
+    @abstractmethod
+    def subscribe(self, channel: str, done: Callable[[SubscribeError | None], None]) -> None:
+        """Ask for the events of ``channel``.
+
+        ``done`` is called once: with None when the store has confirmed, so that every message
+        published from now on arrives while the connection lasts; or with the reason why not,
+        within two seconds, and then the channel is not subscribed.  It may be called before this
+        returns.  A lost connection is repaired and the channel subscribed again without a word to
+        ``done``: see ``on_reconnect`` of :meth:`Store.open_subscriber`.
+
+        :raises ValueError: not a channel name.
+        """
+
+    @abstractmethod
+    def unsubscribe(self, channel: str) -> None:
+        """No event of ``channel`` is handed out from now on.
+
+        A ``done`` of it that still waits is called with an error.  Unknown channels are ignored.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connection; every waiting ``done`` gets an error, no callback comes after."""
+
+
+class Store(ABC):
+    """A data store; the contract is in the head of this file."""
+
+    @abstractmethod
+    def publish(self, channel: str, payload: bytes) -> int:
+        """Hand ``payload`` to the subscribers of ``channel``; how many the store knows of.
+
+        :raises PublishError: not delivered, or after a timeout perhaps delivered.
+        :raises ValueError: not a channel name.
+        """
+
+    @abstractmethod
+    def join(
+        self,
+        key: str,
+        member: str,
+        owner: str,
+        will: Note | None = None,
+        hello: Note | None = None,
+    ) -> int:
+        """Hold ``member`` once more for ``owner``; the member's new total over all owners.
+
+        ``hello`` is published if the total became 1.  ``will`` replaces the member's stored one.
+        An owner without a lease gets one of ``LEASE`` seconds, so that nothing is held forever.
+        """
+
+    @abstractmethod
+    def leave(self, key: str, member: str, owner: str, farewell: Note | None = None) -> int:
+        """Hold ``member`` once less; the remaining total, 0 when it was the last.
+
+        With the last the member is removed and ``farewell``, or else its stored will, is published.
+        Where ``owner`` does not hold the member nothing changes and ``NOT_HELD`` is returned.
+        """
+
+    @abstractmethod
+    def restore(self, owner: str, holdings: Sequence[Holding]) -> None:
+        """Make the owner hold each of ``holdings`` at least once: what a store forgot.
+
+        Nothing changes for those it holds.  A ``hello`` is published only for a member whose going
+        the store announced within the last ``RECALL`` seconds and that nobody else holds: after a
+        restart nobody was told that anybody went, and saying ``joined`` again would be noise; after
+        a lease lost in a stall everybody was.
+        """
+
+    @abstractmethod
+    def members(self, key: str) -> dict[str, int]:
+        """Each member of ``key`` with its total, at least 1."""
+
+    @abstractmethod
+    def holdings(self, owner: str) -> list[tuple[str, str]]:
+        """(key, member) of all that ``owner`` holds, in no order."""
+
+    @abstractmethod
+    def renew(self, owner: str, lease: float = LEASE) -> int:
+        """Let the owner live for ``lease`` seconds from now; the number of its holdings.
+
+        0 where the caller holds some means that the store restarted or swept it: ``restore``.
+        """
+
+    @abstractmethod
+    def release(self, owner: str) -> list[tuple[str, str]]:
+        """Leave all that ``owner`` holds and end its lease; (key, member) of what it held.
+
+        Each member's step is atomic (and tells its will), the whole need not be.
+        """
+
+    @abstractmethod
+    def sweep(self) -> int:
+        """Release every owner whose lease ran out; how many there were."""
+
+    @abstractmethod
+    def ping(self) -> None:
+        """Return if the store answers.  :raises StoreError: the reason why not."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close all connections; subscribers are closed by who opened them."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """The store's URL without a password."""
+
+    @abstractmethod
+    def open_subscriber(
+        self,
+        on_event: Callable[[Event], None],
+        on_reconnect: Callable[[], None] | None = None,
+    ) -> Subscriber:
+        """A subscriber of this store, on the hub; it connects at its first ``subscribe``.
+
+        ``on_event`` gets every event of every subscribed channel.  ``on_reconnect`` is called each
+        time a lost connection is back and all channels are confirmed again: messages published in
+        between are missed.  What they raise is logged and ends there.
+        """

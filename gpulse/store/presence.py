@@ -1,0 +1,247 @@
+"""Who is there: the members that this worker's sockets joined, kept true in the store.
+
+The worker keeps a *mirror*: per channel and member the number of its sockets.  The store is told of
+the first and the last only, so ten tabs of one user cost it one step.  The store in turn keeps the
+sum over all workers, which decides who was the first and the last anywhere, and publishes the
+messages that say so in the same atomic step.
+
+Three things can part the mirror and the store, and one *beat* mends them all.  Every third of the
+lease, and soon after a reconnect, it renews the lease, which answers how many holdings the store
+has; if that is not the mirror's number, or a call failed meanwhile, it compares the two and makes
+the store's equal:
+
+- the store restarted empty: the mirror is restored without ``hello``, for nobody heard of a going;
+- the worker stalled for longer than its lease and was swept: everybody heard ``will``, so they hear
+  ``hello`` again, which the store knows, for it remembers whom it announced gone (``RECALL``);
+- a ``leave`` could not reach the store: it is done now, with its ``will``.
+
+The beat also sweeps, so the ghosts of a killed worker are gone after at most its lease and a beat.
+
+Used on the pool, from requests and handlers; a call blocks as long as the store takes, well under a
+second.  One lock keeps the mirror and the store's answers in one order; it is held over the call to
+the store, and waiting for it has a deadline.
+"""
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from gpulse.errors import StoreError
+from gpulse.store.base import LEASE, NOT_HELD, Holding, Note, Store, check_channel, check_name
+from gpulse.store.message import encode
+
+PATIENCE = 2.0
+"""Seconds to wait for the worker's other joins and leaves; each takes 0.1 ms, or fails fast."""
+PAGE = 500
+"""Holdings restored in one go, so that a join does not wait for thousands of them."""
+
+_log = logging.getLogger("gpulse.store")
+
+_Pair = tuple[str, str]
+
+
+@dataclass(slots=True)
+class _Entry:
+    sockets: int
+    holding: Holding
+
+
+class Presence:
+    """Presence of one worker.
+
+    :param spawn: runs a function beside the pool: a greenlet or a daemon thread.
+    :param lease: seconds that the members outlive a worker that was killed.
+    :param owner: the name of this life of the worker; a random one by default.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        spawn: Callable[[Callable[[], None]], object],
+        *,
+        lease: float = LEASE,
+        owner: str | None = None,
+    ) -> None:
+        self._mirror: dict[_Pair, _Entry] = {}
+        self._lock = threading.Lock()
+        self._started = False
+        self._stopped = False
+        self._due = False
+        self._doubtful = False
+        self._store = store
+        self._spawn = spawn
+        self._lease = lease
+        self.owner = owner or uuid.uuid4().hex
+
+    def join(self, channel: str, member: str, hello: Any = None, will: Any = None) -> bool:
+        """One more socket of ``member`` is on ``channel``; True if it is the first one anywhere.
+
+        ``hello`` and ``will`` are messages (str, bytes or JSON-able) published on the channel: the
+        one if this is the first, the other when the last has left or its worker is dead.
+
+        :raises StoreError: the store is away; the member has not joined, so do not ``leave``.
+        :raises ValueError: a bad channel, member or message.
+        """
+        pair = (check_channel(channel), check_name("member", member))
+        holding = Holding(channel, member, _note(channel, will), _note(channel, hello))
+        with self._in_turn():
+            self._start()
+            entry = self._mirror.get(pair)
+            if entry is not None:
+                entry.sockets += 1
+                return False
+            with self._doubt():
+                total = self._store.join(channel, member, self.owner, holding.will, holding.hello)
+            self._mirror[pair] = _Entry(1, holding)
+            return total == 1
+
+    def leave(self, channel: str, member: str) -> bool:
+        """One socket of ``member`` less; True if it was the last one anywhere.
+
+        False too for what was never joined.
+
+        :raises StoreError: the store is away.  The socket is off the count all the same, and the
+            store hears of it when it is back; do not repeat the call.
+        """
+        pair = (channel, member)
+        with self._in_turn():
+            entry = self._mirror.get(pair)
+            if entry is None:
+                return False
+            entry.sockets -= 1
+            if entry.sockets > 0:
+                return False
+            del self._mirror[pair]
+            with self._doubt():
+                left = self._store.leave(channel, member, self.owner)
+                if left == NOT_HELD:
+                    # The store restarted and the beat has not been here yet: without this, nobody
+                    # would hear that the member is gone.
+                    self._store.restore(self.owner, [entry.holding])
+                    left = self._store.leave(channel, member, self.owner)
+            return left == 0
+
+    def members(self, channel: str) -> list[str]:
+        """Who is on ``channel``, over all workers and machines, sorted.
+
+        :raises StoreError: the store is away.
+        """
+        return sorted(self._store.members(check_channel(channel)))
+
+    def nudge(self) -> None:
+        """Beat soon: the store was away.  From any thread, the hub's too; blocks nobody."""
+        self._due = True
+
+    def release(self) -> None:
+        """The worker stops: leave everything and end the beat.  Call it on the pool, once.
+
+        A store that is away is only logged: the lease will run out.
+        """
+        self._stopped = True
+        with self._in_turn():
+            self._mirror.clear()
+            if not self._started:
+                return
+            try:
+                self._store.release(self.owner)
+            except StoreError as error:
+                _log.warning("presence is not released, its lease will run out: %s", error)
+
+    def beat(self) -> None:
+        """Renew the lease, mend what differs, sweep; the loop's one pass.
+
+        :raises StoreError: the store is away; the next beat mends.
+        """
+        with self._in_turn():
+            if self._stopped:
+                return
+            held = self._store.renew(self.owner, self._lease)
+            differs = self._doubtful or held != len(self._mirror)
+        if differs:
+            self._mend()
+        self._store.sweep()
+
+    def _mend(self) -> None:
+        """Make the store's holdings of this owner those of the mirror, a page at a time."""
+        with self._in_turn():
+            self._doubtful = False
+            with self._doubt():
+                held = set(self._store.holdings(self.owner))
+            missing = [pair for pair in self._mirror if pair not in held]
+            surplus = [pair for pair in held if pair not in self._mirror]
+        for pair in surplus:
+            with self._in_turn():
+                if pair not in self._mirror:
+                    with self._doubt():
+                        self._store.leave(*pair, self.owner)
+        for start in range(0, len(missing), PAGE):
+            with self._in_turn():
+                page = [
+                    self._mirror[pair].holding
+                    for pair in missing[start : start + PAGE]
+                    if pair in self._mirror
+                ]
+                with self._doubt():
+                    self._store.restore(self.owner, page)
+        _log.info(
+            "presence mended: %d members restored to the store, %d taken from it",
+            len(missing),
+            len(surplus),
+        )
+
+    def _start(self) -> None:
+        """Before the first join (the lock is held): a lease, and the beat that renews it."""
+        if self._started:
+            return
+        self._store.renew(self.owner, self._lease)
+        self._started = True
+        self._spawn(self._beat_forever)
+
+    def _beat_forever(self) -> None:
+        step = min(0.5, self._lease / 12)
+        next_beat = 0.0
+        while not self._stopped:
+            now = time.monotonic()
+            if self._due or now >= next_beat:
+                self._due = False
+                next_beat = now + self._lease / 3
+                try:
+                    self.beat()
+                except StoreError as error:
+                    _log.debug("a beat of presence failed, the next one mends: %s", error)
+                    self._due = True
+                except Exception:
+                    _log.exception("a beat of presence failed")
+            # time.sleep is cooperative where the worker is patched, and native where it is not;
+            # an event could not be set from the hub in both.
+            time.sleep(step)
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        if not self._lock.acquire(timeout=PATIENCE):
+            raise StoreError(
+                f"presence is busy: other joins and leaves took over {PATIENCE:g} s; "
+                "see whether the data store is overloaded"
+            )
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    @contextmanager
+    def _doubt(self) -> Iterator[None]:
+        """Where a call fails, the store may have done it or not: the next beat compares."""
+        try:
+            yield
+        except BaseException:
+            self._doubtful = True
+            raise
+
+
+def _note(channel: str, message: Any) -> Note | None:
+    return None if message is None else Note(channel, encode(message))

@@ -1,0 +1,196 @@
+"""The grammar of data store URLs: read, check and print them.
+
+::
+
+    memory://                                                one process, nothing leaves it
+    redis://[[USER]:PASSWORD@][HOST][:PORT][/DB]             TCP; also valkey://
+    rediss://[[USER]:PASSWORD@][HOST][:PORT][/DB][?ssl_...]  TCP with TLS; also valkeys://
+    unix://[[USER]:PASSWORD@]/PATH[?db=DB]                   a unix socket
+
+User, password and socket path are percent-decoded.  ``?db=N`` is understood everywhere, as redis-py
+does.  The TLS keys are those of redis-py: ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile`` (file
+names), ``ssl_cert_reqs`` (``required`` or ``none``) and ``ssl_check_hostname`` (``true`` or
+``false``).  Any other query key is refused: it would be a setting that has no effect.
+
+``embedded`` is the value of an option and not a URL: the caller deals with it before it comes here.
+Standard library only and no I/O, for the cold master and the option checks import this file.
+
+No message made here shows a password.  As a password with an unescaped ``/`` or ``@`` can end up in
+any part of the URL's authority, messages name that part and never quote it.
+
+Source: https://www.iana.org/assignments/uri-schemes/prov/redis and redis-py's ``from_url``.
+"""
+
+from dataclasses import dataclass
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
+
+from gpulse.errors import StoreError
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 6379
+MAX_DB = 999_999
+"""The highest database number taken here; the server, which usually has 16, says if it has it."""
+MAX_SOCKET_PATH = 107
+"""Bytes of a unix socket's path: ``sun_path`` less its NUL (unix(7))."""
+
+SCHEMES = {
+    "memory": "memory",
+    "redis": "redis",
+    "valkey": "redis",
+    "rediss": "rediss",
+    "valkeys": "rediss",
+    "unix": "unix",
+}
+"""What may be written -> what :attr:`StoreURL.scheme` holds."""
+
+TLS_KEYS = {
+    "ssl_ca_certs": None,
+    "ssl_certfile": None,
+    "ssl_keyfile": None,
+    "ssl_cert_reqs": ("required", "none"),
+    "ssl_check_hostname": ("true", "false"),
+}
+"""Query key of a TLS URL -> its permitted values, None for a file name."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class StoreURL:
+    """A checked data store URL.  Neither ``repr`` nor ``str`` shows the password."""
+
+    scheme: str
+    """``memory``, ``redis``, ``rediss`` or ``unix``; aliases are resolved."""
+    host: str = ""
+    """Name or address without brackets; empty for ``memory`` and ``unix``."""
+    port: int = 0
+    """1..65535; 0 for ``memory`` and ``unix``."""
+    path: str = ""
+    """Absolute path of the unix socket, else empty."""
+    db: int = 0
+    """0..``MAX_DB``."""
+    username: str | None = None
+    password: str | None = None
+    tls: bool = False
+    tls_options: tuple[tuple[str, str], ...] = ()
+    """The query keys of ``TLS_KEYS`` that were given."""
+
+    def __repr__(self) -> str:
+        return f"<StoreURL {self}>"
+
+    def __str__(self) -> str:
+        """The URL with ``***`` for the password: what logs and ``--print-config`` show."""
+        if self.scheme == "memory":
+            return "memory://"
+        login = "" if self.password is None else f"{quote(self.username or '', safe='')}:***@"
+        if self.scheme == "unix":
+            return f"unix://{login}{quote(self.path)}?db={self.db}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        query = f"?{urlencode(self.tls_options, safe='/')}" if self.tls_options else ""
+        return f"{self.scheme}://{login}{host}:{self.port}/{self.db}{query}"
+
+
+def parse(url: str) -> StoreURL:
+    """Read a data store URL.
+
+    :raises StoreError: one line that names the bad part, without the password.
+    """
+    if not url.isprintable() or " " in url:
+        raise _bad("it holds a space or a control character; percent-encode it")
+    scheme, separator, _ = url.partition("://")
+    if not separator:
+        raise _bad(f"it has no scheme; write one of {_written_schemes()}")
+    known = SCHEMES.get(scheme.lower())
+    if known is None:
+        raise _bad(f"its scheme is none of {_written_schemes()}")
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise _bad("its host is not a name or address; write an IPv6 address as [::1]") from None
+    if parts.fragment or (known != "unix" and "@" in parts.path + parts.query):
+        raise _bad("percent-encode / ? # and @ in user and password (%2F %3F %23 %40)")
+    if known == "memory":
+        if parts.netloc or parts.path or parts.query:
+            raise _bad("memory:// takes nothing after it")
+        return StoreURL("memory")
+    username, password = _credentials(parts)
+    query = _query(parts, tls=known == "rediss")
+    if known == "unix":
+        path = _socket_path(parts)
+        return StoreURL("unix", "", 0, path, _database("", query), username, password)
+    host, port = _endpoint(parts)
+    db = _database(parts.path.strip("/"), query)
+    options = tuple((key, value) for key, value in query.items() if key != "db")
+    return StoreURL(known, host, port, "", db, username, password, known == "rediss", options)
+
+
+def redact(url: str) -> str:
+    """``url`` as it may be shown: without a password, and without its whole tail if it is bad."""
+    try:
+        return str(parse(url))
+    except StoreError:
+        scheme, separator, _ = url.partition("://")
+        return f"{scheme}://***" if separator and scheme.lower() in SCHEMES else "***"
+
+
+def _bad(reason: str) -> StoreError:
+    return StoreError(f"the data store URL is not usable: {reason}")
+
+
+def _written_schemes() -> str:
+    return ", ".join(f"{scheme}://" for scheme in SCHEMES)
+
+
+def _credentials(parts: SplitResult) -> tuple[str | None, str | None]:
+    login, at, _ = parts.netloc.rpartition("@")
+    if not at:
+        return None, None
+    username, colon, password = login.partition(":")
+    if not colon or not password:
+        # A lone word is most often the password of a server without users.
+        raise _bad("it has a user but no password; write USER:PASSWORD@ or :PASSWORD@")
+    return unquote(username) or None, unquote(password)
+
+
+def _endpoint(parts: SplitResult) -> tuple[str, int]:
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise _bad("its port is not a number from 1 to 65535")
+    return parts.hostname or DEFAULT_HOST, DEFAULT_PORT if port is None else port
+
+
+def _socket_path(parts: SplitResult) -> str:
+    if parts.netloc.rpartition("@")[2]:
+        raise _bad("the path of its socket is not absolute; write unix:///run/store.sock")
+    path = unquote(parts.path)
+    if path in ("", "/"):
+        raise _bad("it names no socket; write unix:///run/store.sock")
+    if "\0" in path or len(path.encode("utf-8", "surrogateescape")) > MAX_SOCKET_PATH:
+        raise _bad(f"the path of its socket is longer than {MAX_SOCKET_PATH} bytes")
+    return path
+
+
+def _query(parts: SplitResult, *, tls: bool) -> dict[str, str]:
+    query: dict[str, str] = {}
+    for key, value in parse_qsl(parts.query, keep_blank_values=True):
+        if key in query:
+            raise _bad(f"{key} is given twice")
+        if key != "db" and not (tls and key in TLS_KEYS):
+            taken = ", ".join(["db", *TLS_KEYS] if tls else ["db"])
+            raise _bad(f"its query may hold {taken} and nothing else")
+        allowed = TLS_KEYS.get(key)
+        if allowed is not None and value not in allowed:
+            raise _bad(f"{key} is neither {' nor '.join(allowed)}")
+        query[key] = value
+    return query
+
+
+def _database(from_path: str, query: dict[str, str]) -> int:
+    from_query = query.get("db", "")
+    if from_path and from_query and from_path != from_query:
+        raise _bad("its path and its query name two databases")
+    text = from_path or from_query or "0"
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) <= MAX_DB):
+        raise _bad(f"its database is not a number from 0 to {MAX_DB}")
+    return int(text)

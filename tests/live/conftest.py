@@ -1,0 +1,33 @@
+"""Fixtures of the live tests: a pulse in either mode, stopped and inspected at the end."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pulse import Pulse
+
+MODES = {"greenlet": ["--greenlet", "50"], "thread": ["--thread-workers", "5"]}
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Pulse]]:
+    """Start a pulse with the given options; whatever it left running is ended."""
+    started: list[Pulse] = []
+
+    def start_pulse(*options: str, **keywords: object) -> Pulse:
+        folder = tmp_path / str(len(started))
+        folder.mkdir()
+        pulse = Pulse(folder, *options, **keywords)  # type: ignore[arg-type]
+        started.append(pulse)
+        return pulse
+
+    yield start_pulse
+    for pulse in started:
+        pulse.close()
+
+
+@pytest.fixture(params=MODES)
+def mode(request: pytest.FixtureRequest) -> list[str]:
+    """The options of one mode."""
+    return MODES[request.param]

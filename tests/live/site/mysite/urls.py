@@ -1,0 +1,19 @@
+from django.urls import path
+
+from . import views
+
+urlpatterns = [
+    path("pid", views.pid),
+    path("version", views.version),
+    path("sleep", views.sleep),
+    path("pg_sleep", views.pg_sleep),
+    path("facts", views.facts),
+    path("body", views.echo_body),
+    path("stream", views.stream),
+    path("file", views.file),
+    path("fail", views.fail),
+    path("publish", views.publish),
+    path("echo", views.Echo.as_view()),
+    path("room/<slug:name>", views.Room.as_view()),
+    path("legacy", views.legacy),
+]

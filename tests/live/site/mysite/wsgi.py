@@ -1,0 +1,12 @@
+"""As startproject makes it, and a factory."""
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")
+application = get_wsgi_application()
+
+
+def make_application():
+    return application

@@ -1,0 +1,570 @@
+"""An open WebSocket on a fake connection, with the client's side of ``websockets`` as the peer."""
+
+import logging
+
+import pytest
+from websockets.frames import Frame, Opcode
+from websockets.protocol import CLIENT, OPEN
+from websockets.protocol import Protocol as WireProtocol
+
+from gpulse.connection.timers import NEVER, DeadlineWheel
+from gpulse.store.message import Event
+from gpulse.websocket.frames import BINARY, TEXT
+from gpulse.websocket.session import SocketLimits, Sockets, WebSocketSession
+
+LIMITS = SocketLimits(message=200, inbox=4, events=3, outgoing=1000)
+
+
+class FakeConnection:
+    """Hands what is written to the peer, or keeps it while ``stuck``."""
+
+    def __init__(self, peer):
+        self.peer_core = peer
+        self.peer = ("192.0.2.1", 4000)
+        self.waiting = []
+        self.stuck = False
+        self.reading = False
+        self.half_closed = False
+        self.finishing = False
+        self.lost = False
+        self.deadline = NEVER
+        self.drained = None
+        self.protocol = None
+
+    @property
+    def buffered(self):
+        return sum(map(len, self.waiting))
+
+    @property
+    def is_closing(self):
+        return self.finishing or self.lost
+
+    def write(self, data):
+        if self.is_closing:
+            return
+        self.waiting.append(bytes(data))
+        if not self.stuck:
+            self.flush()
+
+    def flush(self):
+        """The peer reads all that waits."""
+        self.stuck = False
+        waiting, self.waiting = self.waiting, []
+        for data in waiting:
+            self.peer_core.receive_data(data)
+        drained, self.drained = self.drained, None
+        if drained is not None:
+            drained()
+        if self.finishing:
+            self.lose()
+
+    def when_drained(self, call):
+        if self.waiting and not self.lost:
+            self.drained = call
+        else:
+            call()
+
+    def drop_unsent(self):
+        dropped = sum(map(len, self.waiting[1:]))
+        del self.waiting[1:]
+        return dropped
+
+    def pause_reading(self):
+        self.reading = False
+
+    def resume_reading(self):
+        self.reading = not self.lost
+
+    def set_deadline(self, deadline):
+        self.deadline = deadline
+
+    def shutdown_write(self):
+        self.half_closed = True
+        self.peer_core.receive_eof()
+
+    def close(self):
+        self.finishing = True
+        if not self.waiting:
+            self.lose()
+
+    def abort(self):
+        self.lose()
+
+    def lose(self):
+        if not self.lost:
+            self.lost = True
+            self.protocol.connection_lost()
+
+
+class FakePool:
+    """Runs jobs when the test says so, one after the other."""
+
+    def __init__(self):
+        self.jobs = []
+
+    def submit(self, job):
+        self.jobs.append(job)
+
+    def call_hub(self, call, *args):
+        call(*args)
+
+    def run(self):
+        while self.jobs:
+            self.jobs.pop(0)()
+
+
+class Consumer:
+    """The application's side: remembers, and does what the test gave it to do."""
+
+    def __init__(self, takes_events):
+        self.takes_events = takes_events
+        self.seen = []
+        self.reactions = {}
+
+    def handle(self, handler, *args):
+        self.seen.append((handler, *args))
+        reaction = self.reactions.get(handler)
+        if reaction is not None:
+            reaction(*args)
+
+
+class Rig:
+    """``opened``: whether on_open has run."""
+
+    def __init__(self, opened=True, takes_events=False, limit=10, early=b""):
+        self.client = WireProtocol(CLIENT, state=OPEN, max_size=None)
+        self.pool = FakePool()
+        self.forgotten = []
+        self.sockets = Sockets(
+            self.pool, DeadlineWheel(0.0), limit, LIMITS, self.forgotten.append
+        )
+        self.consumer = Consumer(takes_events)
+        self.connection = FakeConnection(self.client)
+        self.session = WebSocketSession(self.connection, self.sockets, self.consumer)
+        self.connection.protocol = self.session
+        self.session.start(early)
+        if opened:
+            self.pool.run()
+            self.consumer.seen.clear()
+
+    def sent(self, *calls):
+        """Make the client send: each call is a method of its core and the arguments."""
+        for name, *args in calls:
+            getattr(self.client, "send_" + name)(*args)
+        self.pump()
+
+    def pump(self):
+        """Deliver what the client's core has to say, as a well-behaved client does."""
+        for data in self.client.data_to_send():
+            if data and not self.connection.lost:
+                self.session.data_received(data)
+            elif not self.connection.lost:
+                self.session.eof_received()
+
+    def raw(self, data):
+        self.session.data_received(data)
+
+    @property
+    def received(self):
+        """Messages that the client got."""
+        frames = self.client.events_received()
+        return [
+            frame.data.decode() if frame.opcode is Opcode.TEXT else bytes(frame.data)
+            for frame in frames
+            if isinstance(frame, Frame) and frame.opcode in (Opcode.TEXT, Opcode.BINARY)
+        ]
+
+    @property
+    def close_code(self):
+        """What the client was told."""
+        received = self.client.close_rcvd
+        return None if received is None else received.code
+
+
+def event(text, kind="t"):
+    return Event("room", kind, text.encode())
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog):
+    caplog.set_level(logging.CRITICAL, "gpulse.websocket")
+
+
+class TestMessages:
+    @pytest.mark.parametrize(
+        ("calls", "messages"),
+        [
+            ([("text", b"hi")], ["hi"]),
+            ([("text", "grüß".encode())], ["grüß"]),
+            ([("binary", b"\x00\xff")], [b"\x00\xff"]),
+            ([("text", b"")], [""]),
+            ([("text", b"a"), ("binary", b"b"), ("text", b"c")], ["a", b"b", "c"]),
+            ([("text", b"a", False), ("continuation", b"b", True)], ["ab"]),
+            ([("text", b"\xc3", False), ("continuation", b"\xa9", True)], ["é"]),
+            ([("binary", b"a", False), *[("continuation", b"b", False)] * 3,
+              ("continuation", b"", True)], [b"abbb"]),
+            ([("text", b"a", False), ("ping", b"p"), ("continuation", b"b", True)], ["ab"]),
+            ([("text", b"x" * 200)], ["x" * 200]),
+        ],
+    )
+    def test_they_come_whole_and_in_order(self, calls, messages):
+        rig = Rig()
+        rig.sent(*calls)
+        rig.pool.run()
+        assert rig.consumer.seen == [("on_message", message) for message in messages]
+        assert rig.sockets.messages_in == len(messages)
+
+    def test_the_cuts_between_reads_make_no_difference(self):
+        rig = Rig()
+        rig.client.send_text(b"a", False)
+        rig.client.send_continuation(b"b", True)
+        rig.client.send_binary(b"c")
+        for byte in b"".join(rig.client.data_to_send()):
+            rig.raw(bytes([byte]))
+        rig.pool.run()
+        assert rig.consumer.seen == [("on_message", "ab"), ("on_message", b"c")]
+
+    def test_what_came_with_the_handshake_comes_behind_on_open(self):
+        client = WireProtocol(CLIENT, state=OPEN)
+        client.send_text(b"early")
+        rig = Rig(opened=False, early=b"".join(client.data_to_send()))
+        rig.pool.run()
+        assert rig.consumer.seen == [("on_open",), ("on_message", "early")]
+
+    def test_one_handler_runs_at_a_time(self):
+        rig = Rig()
+        rig.sent(("text", b"a"), ("text", b"b"))
+        assert len(rig.pool.jobs) == 1
+        rig.pool.jobs.pop(0)()
+        assert len(rig.pool.jobs) == 1
+        assert rig.consumer.seen == [("on_message", "a")]
+
+    def test_a_socket_with_much_to_do_goes_behind_others(self):
+        rig = Rig()
+        rig.sent(("text", b"a"), ("text", b"b"))
+        rig.pool.submit(lambda: rig.consumer.seen.append("another's"))
+        rig.pool.run()
+        assert rig.consumer.seen == [("on_message", "a"), "another's", ("on_message", "b")]
+
+    def test_reading_stops_while_the_inbox_is_full_and_goes_on_when_it_is_half_empty(self):
+        rig = Rig()
+        states = []
+        rig.consumer.reactions["on_message"] = lambda message: states.append(rig.connection.reading)
+        for _ in range(LIMITS.inbox - 1):
+            rig.sent(("text", b"x"))
+        assert rig.connection.reading
+        rig.sent(("text", b"x"))
+        assert not rig.connection.reading
+        rig.pool.run()
+        assert states == [False, False, True, True]
+
+    def test_a_ping_is_answered_without_a_handler(self):
+        rig = Rig()
+        rig.sent(("ping", b"are you there"))
+        (pong,) = rig.client.events_received()
+        assert (pong.opcode, bytes(pong.data)) == (Opcode.PONG, b"are you there")
+        assert rig.pool.jobs == []
+
+
+class TestSending:
+    def test_messages_reach_the_client_in_order(self):
+        rig = Rig()
+        rig.session.send(TEXT, b"a")
+        rig.session.send(BINARY, b"\xff")
+        assert rig.received == ["a", b"\xff"]
+        assert rig.sockets.deliveries == 2
+
+    def test_one_message_of_any_size_is_sent_to_a_client_that_reads(self):
+        rig = Rig()
+        rig.session.send(TEXT, b"x" * (LIMITS.outgoing * 3))
+        assert rig.received == ["x" * (LIMITS.outgoing * 3)]
+
+    def test_a_client_that_does_not_read_is_closed_and_counted(self):
+        rig = Rig()
+        rig.connection.stuck = True
+        for _ in range(20):
+            rig.session.send(TEXT, b"x" * 100)
+        assert rig.sockets.slow_closed == 1
+        assert rig.connection.buffered < LIMITS.outgoing
+        rig.connection.flush()
+        assert rig.close_code == 1008
+        assert rig.connection.half_closed
+
+    def test_nothing_is_sent_behind_a_close(self):
+        rig = Rig()
+        rig.session.close()
+        rig.session.send(TEXT, b"late")
+        assert rig.received == []
+        assert rig.session.is_closing
+
+    def test_while_bytes_wait_the_deadline_is_the_stall_and_afterwards_the_ping(self, monkeypatch):
+        monkeypatch.setattr("time.monotonic", lambda: 1000.0)
+        rig = Rig()
+        assert rig.connection.deadline == 1000.0 + LIMITS.ping_interval
+        rig.connection.stuck = True
+        rig.session.send(TEXT, b"x")
+        assert rig.connection.deadline == 1000.0 + LIMITS.write_stall
+        rig.connection.flush()
+        assert rig.connection.deadline == 1000.0 + LIMITS.ping_interval
+
+
+class TestEvents:
+    @pytest.mark.parametrize(
+        ("kind", "text", "received"), [("t", "é", "é"), ("b", "x", b"x"), ("j", '{"a":1}', '{"a":1}')]
+    )
+    def test_they_go_straight_to_the_client(self, kind, text, received):
+        rig = Rig()
+        rig.session.deliver(event(text, kind))
+        assert rig.received == [received]
+        assert rig.pool.jobs == []
+
+    def test_the_frame_is_encoded_once_for_all(self):
+        shared = event("x")
+        rigs = [Rig(), Rig()]
+        rigs[0].session.deliver(shared)
+        frame = shared.frame
+        rigs[1].session.deliver(shared)
+        assert shared.frame is frame
+        assert [rig.received for rig in rigs] == [["x"], ["x"]]
+
+    def test_they_wait_until_on_open_has_run_and_sent(self):
+        rig = Rig(opened=False)
+        rig.consumer.reactions["on_open"] = lambda: rig.session.send(TEXT, b"snapshot")
+        rig.session.deliver(event("change"))
+        assert rig.received == []
+        rig.pool.run()
+        assert rig.received == ["snapshot", "change"]
+
+    def test_too_many_before_on_open_has_run_close_the_socket(self):
+        rig = Rig(opened=False)
+        for _ in range(LIMITS.events + 1):
+            rig.session.deliver(event("x"))
+        assert rig.close_code == 1008
+        assert rig.sockets.slow_closed == 1
+
+    def test_a_handler_gets_them_in_order_with_messages(self):
+        rig = Rig(takes_events=True)
+        rig.session.deliver(event("a"))
+        rig.sent(("text", b"b"))
+        rig.session.deliver(event('{"c":1}', "j"))
+        rig.pool.run()
+        assert rig.consumer.seen == [
+            ("on_event", "room", "a", None),
+            ("on_message", "b"),
+            ("on_event", "room", {"c": 1}, None),
+        ]
+        assert rig.received == []
+
+    def test_more_than_a_handler_takes_close_the_socket(self):
+        rig = Rig(takes_events=True)
+        for _ in range(LIMITS.events + 1):
+            rig.session.deliver(event("x"))
+        assert rig.close_code == 1008
+
+    def test_a_handler_that_keeps_up_gets_any_number(self):
+        rig = Rig(takes_events=True)
+        for _ in range(LIMITS.events * 3):
+            rig.session.deliver(event("x"))
+            rig.pool.run()
+        assert rig.close_code is None
+        assert len(rig.consumer.seen) == LIMITS.events * 3
+
+
+class TestClosing:
+    @pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1001, "bye"), (4000, "why ä")])
+    def test_the_clients_close_is_answered_and_told(self, code, reason):
+        rig = Rig()
+        rig.sent(("close", code, reason))
+        rig.pool.run()
+        assert rig.close_code == code
+        assert rig.connection.lost
+        assert rig.consumer.seen == [("on_close", code, reason)]
+
+    def test_a_close_without_a_code_is_1005(self):
+        rig = Rig()
+        rig.sent(("close",))
+        rig.pool.run()
+        assert rig.consumer.seen == [("on_close", 1005, "")]
+
+    def test_our_close_waits_for_the_clients(self):
+        rig = Rig()
+        rig.session.close(4001, "enough")
+        assert rig.close_code == 4001
+        assert not rig.connection.lost
+        rig.pump()
+        rig.pool.run()
+        assert rig.connection.lost
+        assert rig.consumer.seen == [("on_close", 4001, "enough")]
+
+    def test_a_client_that_never_answers_our_close_is_cut(self):
+        rig = Rig()
+        rig.session.close()
+        rig.session.deadline_passed(0.0)
+        rig.pool.run()
+        assert rig.connection.lost
+        assert rig.consumer.seen == [("on_close", 1000, "")]
+
+    def test_a_client_that_vanishes_is_1006(self):
+        rig = Rig()
+        rig.connection.abort()
+        rig.pool.run()
+        assert rig.consumer.seen == [("on_close", 1006, "the connection was lost")]
+
+    def test_an_end_of_file_without_a_close_is_1006(self):
+        rig = Rig()
+        rig.session.eof_received()
+        rig.pool.run()
+        assert rig.consumer.seen[0][:2] == ("on_close", 1006)
+
+    def test_closing_twice_is_closing_once(self):
+        rig = Rig()
+        rig.session.close(4000)
+        rig.session.close(4001)
+        assert rig.close_code == 4000
+
+    def test_on_close_comes_once_and_last(self):
+        rig = Rig()
+        rig.sent(("text", b"a"), ("text", b"b"), ("close", 1000))
+        rig.connection.abort()
+        rig.pool.run()
+        assert [seen[0] for seen in rig.consumer.seen] == ["on_message", "on_message", "on_close"]
+
+    def test_on_close_comes_behind_an_on_open_that_had_not_run(self):
+        rig = Rig(opened=False)
+        rig.connection.abort()
+        rig.pool.run()
+        assert [seen[0] for seen in rig.consumer.seen] == ["on_open", "on_close"]
+
+    def test_messages_behind_our_close_are_not_handled(self):
+        rig = Rig()
+        rig.connection.stuck = True  # the client has not read it yet
+        rig.session.close()
+        rig.sent(("text", b"late"))
+        rig.pool.run()
+        assert rig.consumer.seen == []
+
+    def test_a_full_inbox_does_not_keep_us_from_seeing_the_clients_close(self):
+        rig = Rig()
+        for _ in range(LIMITS.inbox):
+            rig.sent(("text", b"x"))
+        assert not rig.connection.reading
+        rig.session.close()
+        assert rig.connection.reading
+
+    def test_a_socket_that_ended_is_forgotten(self):
+        rig = Rig()
+        assert rig.sockets.sessions == {rig.session}
+        rig.connection.abort()
+        assert rig.sockets.sessions == set()
+        assert rig.forgotten == [rig.session]
+        assert rig.session.is_closed
+
+
+class TestFaults:
+    @pytest.mark.parametrize(
+        ("data", "code"),
+        [
+            (Frame(Opcode.TEXT, b"\xff").serialize(mask=True), 1007),
+            (Frame(Opcode.TEXT, b"ok\xc3").serialize(mask=True), 1007),
+            (Frame(Opcode.TEXT, b"x" * 201).serialize(mask=True), 1009),
+            (Frame(Opcode.TEXT, b"x" * 120, fin=False).serialize(mask=True)
+             + Frame(Opcode.CONT, b"x" * 120).serialize(mask=True), 1009),
+            (b"\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00\x00", 1009),
+            (Frame(Opcode.TEXT, b"x").serialize(mask=False), 1002),
+            (b"\x83\x80\x00\x00\x00\x00", 1002),
+            (b"\xc1\x80\x00\x00\x00\x00", 1002),
+            (Frame(Opcode.CONT, b"x").serialize(mask=True), 1002),
+            (b"\x09\x80\x00\x00\x00\x00", 1002),
+            (b"\x89\xfe\x00\x7e" + bytes(130), 1002),
+            (b"\x88\x81\x00\x00\x00\x00x", 1002),
+            (Frame(Opcode.CLOSE, b"\x03\xed").serialize(mask=True), 1002),
+        ],
+        ids=[
+            "text-not-utf-8", "text-cut-utf-8", "too-long", "fragments-too-long", "exabytes",
+            "not-masked", "unknown-opcode", "reserved-bit", "continuation-of-nothing",
+            "ping-in-fragments", "ping-too-long", "close-of-one-byte", "close-code-1005",
+        ],
+    )
+    def test_each_has_its_close_code_and_ends_the_socket(self, data, code):
+        rig = Rig()
+        rig.raw(data)
+        assert rig.close_code == code
+        assert rig.session.is_closing
+        assert rig.connection.half_closed or rig.connection.lost
+        assert rig.connection.deadline != NEVER
+
+    def test_nothing_that_comes_behind_a_fault_is_handled(self):
+        rig = Rig()
+        good = Frame(Opcode.TEXT, b"x").serialize(mask=True)
+        rig.raw(Frame(Opcode.TEXT, b"\xff").serialize(mask=True) + good)
+        rig.raw(good)
+        rig.pool.run()
+        assert rig.consumer.seen == []
+
+    def test_messages_before_a_fault_are_handled(self):
+        rig = Rig()
+        good = Frame(Opcode.TEXT, b"x").serialize(mask=True)
+        rig.raw(good + Frame(Opcode.TEXT, b"\xff").serialize(mask=True))
+        rig.pool.run()
+        assert rig.consumer.seen == [("on_message", "x")]
+
+    @pytest.mark.parametrize("handler", ["on_open", "on_message", "on_event"])
+    def test_a_handler_that_raises_is_1011(self, handler):
+        rig = Rig(opened=False, takes_events=True)
+        rig.consumer.reactions[handler] = lambda *args: 1 // 0
+        rig.sent(("text", b"x"))
+        rig.pool.run()
+        rig.session.deliver(event("x"))
+        rig.pool.run()
+        assert rig.close_code == 1011
+
+    def test_on_close_that_raises_is_nothing_to_anybody(self):
+        rig = Rig()
+        rig.consumer.reactions["on_close"] = lambda *args: 1 // 0
+        rig.connection.abort()
+        rig.pool.run()
+        assert rig.pool.jobs == []
+
+
+class TestSilence:
+    def test_it_is_met_with_a_ping_and_a_pong_is_enough(self):
+        rig = Rig()
+        rig.session.deadline_passed(0.0)
+        assert rig.client.events_received()[0].opcode is Opcode.PING
+        rig.pump()
+        rig.session.deadline_passed(0.0)
+        assert not rig.connection.lost
+
+    def test_anything_at_all_is_a_sign_of_life(self):
+        rig = Rig()
+        rig.session.deadline_passed(0.0)
+        rig.raw(Frame(Opcode.TEXT, b"x").serialize(mask=True)[:1])
+        rig.session.deadline_passed(0.0)
+        assert not rig.connection.lost
+
+    def test_no_answer_to_a_ping_cuts_the_connection(self):
+        rig = Rig()
+        rig.session.deadline_passed(0.0)
+        rig.session.deadline_passed(0.0)
+        assert rig.connection.lost
+
+    def test_bytes_that_wait_until_the_deadline_cut_it_too(self):
+        rig = Rig()
+        rig.connection.stuck = True
+        rig.session.send(TEXT, b"x")
+        rig.session.deadline_passed(0.0)
+        assert rig.connection.lost
+
+
+class TestSockets:
+    def test_they_are_full_at_the_limit(self):
+        rig = Rig(limit=1)
+        assert rig.sockets.are_full
+        rig.connection.abort()
+        assert not rig.sockets.are_full
+
+    def test_draining_asks_every_client_to_come_back_and_takes_no_more(self):
+        rig = Rig()
+        rig.sockets.drain()
+        assert rig.close_code == 1012
+        assert rig.sockets.are_full
