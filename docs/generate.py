@@ -41,7 +41,7 @@ BOUNDED = (
     ("Data store", ("store.base", "store.message", "store.client", "store.subscriber")),
     ("Store in memory, and presence", ("store.memory", "store.presence")),
     ("Master", ("master.policy", "master.backoff", "master.sidecar", "master.store_process")),
-    ("Configuration", ("options", "config", "site", "handover", "scoreboard")),
+    ("Configuration", ("options", "values", "config", "site", "handover", "scoreboard")),
 )
 """Title of a section -> modules below ``gpulse`` whose documented constants it shows."""
 

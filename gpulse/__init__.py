@@ -19,7 +19,8 @@ def publish(channel: str, message: Any) -> int:
     :param channel: 1 to 200 bytes of UTF-8 without spaces or control characters.
     :param message: str, bytes, or anything that JSON can express.
     :returns: the number of subscriptions (not of sockets) that the store handed it to.
-    :raises PublishError: the store did not take it; nothing was delivered.
+    :raises PublishError: the store does not answer; the message was not delivered or, after a
+        timeout, perhaps was.
     """
     from gpulse import store  # stays out of the cold master, which imports this package
 

@@ -74,7 +74,7 @@ class SlotBoard:
 
     __slots__ = ("_base", "_cells", "slot")
 
-    def __init__(self, cells: memoryview, slot: int) -> None:
+    def __init__(self, cells: "memoryview[float]", slot: int) -> None:
         self._cells = cells
         self._base = slot * ROW
         self.slot = slot
@@ -99,7 +99,7 @@ class Scoreboard:
     def __init__(self, slots: int = SLOTS) -> None:
         self.slots = slots
         self._memory = mmap.mmap(-1, slots * ROW * _DOUBLE)
-        self._cells = memoryview(self._memory).cast("d")
+        self._cells: memoryview[float] = memoryview(self._memory).cast("d")
 
     def slot(self, slot: int) -> SlotBoard:
         """The writing side of ``slot`` (0 <= slot < slots)."""

@@ -47,6 +47,7 @@ class Exchange:
 
     __slots__ = (
         "_connection",
+        "_head",
         "_protocol",
         "_queued",
         "environ",
@@ -73,6 +74,7 @@ class Exchange:
         """The connection speaks another protocol already."""
         self.started = 0.0
         self._queued = 0
+        self._head = b""
 
     @property
     def peer(self) -> Any:
@@ -120,7 +122,7 @@ class Exchange:
         finally:
             if websocket is not None:
                 websocket.end()
-            self._discard_spool()
+            self.request.discard_spool()
             server.log_access(self)
             # Both refer back to the environ; without them it goes when its last user does.
             environ.pop("gpulse.exchange", None)
@@ -134,9 +136,13 @@ class Exchange:
             if self.switched:
                 return True
             if self.upgrade is not None and response.code == 101:
+                # Made here, where a field that breaks the head can still be answered with a 500.
+                self._head = self.upgrade.head(self.server.common_headers(), response._headers)
                 return True
             if response.code == 101:
                 raise ResponseError("status 101 without an upgrade: only a WebSocket view may send it")
+            if self.server.draining:
+                response.keep_alive = False  # the drain began while the application worked
             if isinstance(result, FileWrapper) and not response.head_sent:
                 read = self.server.pool.blocking
                 response.send_file(result.remaining(), result.blocks(read))
@@ -205,10 +211,6 @@ class Exchange:
         self.send(upgrade.head(self.server.common_headers(), []))
         self.server.pool.call_hub(self._protocol.switch, upgrade)
 
-    def _discard_spool(self) -> None:
-        if self.request.spool is not None:
-            self.environ["wsgi.input"].close()
-
     # -- on the hub
 
     def _ended(self, failed: bool) -> None:
@@ -220,8 +222,7 @@ class Exchange:
             self.server.exchange_ended()
             return
         if not failed and self.upgrade is not None and response.code == 101:
-            head = self.upgrade.head(self.server.common_headers(), response._headers)
-            self._protocol.enqueue(head)
+            self._protocol.enqueue(self._head)
             self._protocol.switch(self.upgrade)
             self.server.exchange_ended()
             return

@@ -11,6 +11,7 @@ every part, and turns callbacks into :class:`Request` objects.  Sources: RFC 911
 
 import re
 from collections import deque
+from typing import BinaryIO
 
 import httptools
 
@@ -62,8 +63,14 @@ class Request:
         self.head_complete = False
         self.body: list[bytes] = []
         self.body_size = 0
-        self.spool: object = None
+        self.spool: BinaryIO | None = None
         """Where the server moved the first part of a large body."""
+
+    def discard_spool(self) -> None:
+        """Delete what was spooled; the request is answered or refused."""
+        if self.spool is not None:
+            self.spool.close()
+            self.spool = None
 
 
 # Fields that may stand in a request once at most: two of them mean two readers could disagree.

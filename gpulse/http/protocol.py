@@ -20,6 +20,7 @@ One request at a time is taken from a connection; what is pipelined behind it wa
 """
 
 import logging
+import os
 import tempfile
 import time
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -57,6 +58,7 @@ class HttpProtocol:
         "_backlog",
         "_eof",
         "_exchange",
+        "_head_begun",
         "_lingering",
         "_parser",
         "_spooling",
@@ -76,6 +78,7 @@ class HttpProtocol:
         self._backlog = b""
         self._eof = False
         self._spooling = False
+        self._head_begun = True  # the deadline counts from a head's first byte; at first, from here
         self._lingering = 0  # bytes that may still be thrown away, 0 when not lingering
         connection.set_deadline(time.monotonic() + server.limits.head_timeout)
 
@@ -121,6 +124,7 @@ class HttpProtocol:
             self.connection.abort()
         elif self._exchange is not None:
             if self.server.pool.cancel(self._exchange):
+                self._exchange.request.discard_spool()
                 self._exchange = None
                 self.connection.release()
                 self.refuse(503, "no pool member became free in time")
@@ -171,10 +175,12 @@ class HttpProtocol:
         connection, limits = self.connection, self.server.limits
         now = time.monotonic()
         if request is None:
+            self._head_begun = False
             connection.set_deadline(now + self.server.keep_alive)
         elif not request.head_complete:
             # Counted from the first byte: a drip of bytes does not move it.
-            if connection.deadline == NEVER or connection.deadline > now + limits.head_timeout:
+            if not self._head_begun:
+                self._head_begun = True
                 connection.set_deadline(now + limits.head_timeout)
         else:
             if request.expects_continue and not request.body_size:
@@ -189,8 +195,10 @@ class HttpProtocol:
     def _submit(self, request: Request) -> None:
         server, connection = self.server, self.connection
         if server.pool.queued >= server.limits.queue:
+            request.discard_spool()
             self.refuse(503, "the queue of the pool is full")
             return
+        self._head_begun = False
         server.requests += 1
         exchange = self._exchange = Exchange(self, request, request.keep_alive and not self._eof)
         connection.hold()
@@ -316,8 +324,6 @@ class HttpProtocol:
             log.error("a request body could not be spooled to disk: %s", error)
             self.refuse(507, "no space for the body")
         else:
-            if request.head_complete and request in self._parser.requests and spool is not None:
-                spool.seek(0)
             self._advance()
 
     def _drop_spools(self) -> None:
@@ -325,16 +331,16 @@ class HttpProtocol:
             return
         current = self._parser.current
         for request in [*self._parser.requests, *([current] if current else [])]:
-            if request.spool is not None:
-                request.spool.close()
-                request.spool = None
+            request.discard_spool()
 
 
 def _append(spool: BinaryIO | None, pieces: list[bytes]) -> BinaryIO:
-    """On a file thread."""
+    """On a file thread; leaves the file at its beginning, for whoever reads it."""
     if spool is None:
         spool = tempfile.TemporaryFile(prefix="gpulse-body-")  # noqa: SIM115 - closed by the exchange
+    spool.seek(0, os.SEEK_END)
     spool.writelines(pieces)
+    spool.seek(0)
     return spool
 
 

@@ -196,6 +196,7 @@ class Response:
         # The separators are counted so that one look at the whole head finds a CR, LF or NUL that
         # an application let through (response splitting).
         count = 1
+        upgrades = False
         common = self._common
         for name, value in self._headers:
             lower = name.lower()
@@ -203,6 +204,8 @@ class Response:
                 self._length = _length(value, self._length)
                 if self.status[:3] == "204" or self.status[0] == "1":
                     continue  # it must not be sent (RFC 9110, 8.6), and Django sends one of 0
+            elif lower == "upgrade" and self.status.startswith("426"):
+                upgrades = True  # RFC 9110, 15.5.22 asks for it, so PEP 3333 cannot mean it
             elif lower in _HOP_BY_HOP:
                 if lower == "connection" and value.lower() == "close":
                     self.keep_alive = False
@@ -225,7 +228,10 @@ class Response:
                 count += 1
             elif size is None:
                 self.keep_alive = False
-        if not self.keep_alive:
+        if upgrades:
+            lines.append(f"Connection: {'' if self.keep_alive else 'close, '}Upgrade\r\n")
+            count += 1
+        elif not self.keep_alive:
             lines.append("Connection: close\r\n")
             count += 1
         elif request.is_http_1_0:

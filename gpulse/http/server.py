@@ -53,6 +53,7 @@ class HttpServer:
     ) -> None:
         self.connections: set[Connection] = set()
         self._acceptors: list[Acceptor] = []
+        self._listeners: list[socket.socket] = []
         self._bases: dict[int, dict[str, Any]] = {}
         self._common = (0, "")
 
@@ -74,7 +75,8 @@ class HttpServer:
 
     def listen(self, listeners: Iterable[socket.socket]) -> None:
         """Begin to accept on listeners shared with the other workers."""
-        for listener in listeners:
+        self._listeners = list(listeners)
+        for listener in self._listeners:
             base = listener_environ(listener, self.config.mode, self.config.workers)
             base["wsgi.file_wrapper"] = FileWrapper
             self._bases[id(listener)] = base | self._environ
@@ -88,6 +90,10 @@ class HttpServer:
         for acceptor in self._acceptors:
             acceptor.close()
         self._acceptors.clear()
+        for listener in self._listeners:
+            # With the last copy of it the kernel refuses, instead of taking connections that
+            # nobody would answer.
+            listener.close()
 
     def hurry_idle(self, deadline: float) -> None:
         """While draining: idle connections end at ``deadline`` instead of their keep-alive's end.

@@ -94,10 +94,8 @@ class LegacyWebSockets:
         return self.sockets.are_full or (self._threads and loops >= THREADS)
 
 
-class LegacyWebSocket(WebSocket):  # type: ignore[misc]
+class LegacyWebSocket(WebSocket):
     """See the module's text.  Used by the member that runs the request, and by others to send."""
-
-    __slots__ = ("_exchange", "_makers", "_session")
 
     def __init__(self, exchange: Exchange, makers: LegacyWebSockets) -> None:
         # The base class's __init__ wants a stream; nothing of it is used.

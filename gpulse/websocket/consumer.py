@@ -44,7 +44,8 @@ class WebSocketConsumer:
     """
 
     subprotocols: ClassVar[Sequence[str]] = ()
-    """Values of Sec-WebSocket-Protocol that this consumer speaks, the preferred first."""
+    """Values of Sec-WebSocket-Protocol that this consumer speaks; the client's first among them is
+    chosen."""
 
     request: HttpRequest
     """The handshake."""
@@ -258,6 +259,6 @@ def origin_is_trusted(request: HttpRequest) -> bool:
 def _text(status: int, text: str, headers: dict[str, str] | None = None) -> HttpResponse:
     response = HttpResponse(text + "\n", status=status, content_type="text/plain; charset=utf-8")
     for name, value in (headers or {}).items():
-        if name.lower() not in ("connection", "upgrade"):  # the server's (PEP 3333)
+        if name.lower() != "connection":  # the server's (PEP 3333)
             response[name] = value
     return response

@@ -31,6 +31,10 @@ from gpulse.websocket.frames import BINARY, TEXT, encode_frame
 
 log = logging.getLogger("gpulse.websocket")
 
+# The wire core tells of every opening and closing at INFO.
+_wire_log = logging.getLogger("gpulse.websocket.wire")
+_wire_log.setLevel(logging.WARNING)
+
 NORMAL, GOING_AWAY, NO_STATUS, ABNORMAL = 1000, 1001, 1005, 1006
 INVALID_DATA, POLICY, INTERNAL_ERROR, RESTART = 1007, 1008, 1011, 1012
 
@@ -58,8 +62,9 @@ class SocketLimits:
 class Handlers(Protocol):
     """What the application does with a socket.  Called on the pool, one at a time."""
 
-    takes_events: bool
-    """False: an event goes to the client as it is and ``on_event`` is not called."""
+    @property
+    def takes_events(self) -> bool:
+        """False: an event goes to the client as it is and ``on_event`` is not called."""
 
     def handle(self, handler: str, *args: object) -> None:
         """Call ``on_open()``, ``on_message(message)``, ``on_event(channel, message, position)`` or
@@ -131,7 +136,7 @@ class WebSocketSession:
     )
 
     def __init__(self, connection: Connection, sockets: Sockets, handlers: Handlers) -> None:
-        self._wire = WireProtocol(SERVER, state=OPEN, max_size=sockets.limits.message, logger=log)
+        self._wire = WireProtocol(SERVER, state=OPEN, max_size=sockets.limits.message, logger=_wire_log)
         self._inbox: deque[tuple[object, ...]] = deque()
         self._partial: list[bytes] | None = None
         self._partial_opcode = Opcode.TEXT
@@ -290,7 +295,6 @@ class WebSocketSession:
         try:
             handler, *args = event
             if handler == "on_event":
-                self._events -= 1
                 args = [args[0].channel, args[0].message, None]  # type: ignore[attr-defined]
             self.handlers.handle(handler, *args)  # type: ignore[arg-type]
             failed = False
@@ -304,6 +308,8 @@ class WebSocketSession:
             held, self._held = self._held, None
             for event in held:
                 self.deliver(event)
+        if handler == "on_event":
+            self._events -= 1  # on the hub, as it is counted up
         if failed and not self._ending and not self._closed:
             self._fail(INTERNAL_ERROR, "the server failed on this message")
         self.taken()

@@ -9,10 +9,10 @@ import importlib
 import inspect
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from gpulse.causes import describe
 from gpulse.errors import ApplicationError
 
 WsgiApplication = Callable[..., Iterable[bytes]]
@@ -32,15 +32,12 @@ def load(target: str | None, settings: str | None) -> WsgiApplication:
     try:
         found = _find(target)
         application = found() if _is_factory(target, found) else found
+        _import_urls()
     except ApplicationError:
         raise
-    except SystemExit as error:
-        raise ApplicationError(
-            f"cannot import {target}: it called sys.exit({error.code!r}); serve from a module "
-            "without side effects"
-        ) from error
-    except Exception as error:
-        raise ApplicationError(f"cannot import {target}: {_cause(error)}") from error
+    except (Exception, SystemExit) as error:
+        module = target.removesuffix("()").partition(":")[0]
+        raise ApplicationError(f"cannot import {target}: {describe(error, module)}") from error
     if not callable(application):
         raise ApplicationError(
             f"{target} is a {type(application).__name__}, not a WSGI application; "
@@ -102,19 +99,16 @@ def _is_factory(target: str, found: Any) -> bool:
     return False
 
 
-def _cause(error: Exception) -> str:
-    """The error in a line, with the innermost place of the user's code."""
-    if isinstance(error, SyntaxError):
-        return f"{error.msg} ({error.filename}, line {error.lineno})"
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    frames = traceback.extract_tb(error.__traceback__)
-    for frame in reversed(frames):
-        if not frame.filename.startswith("<") and frame.filename not in (
-            __file__,
-            importlib.__file__,
-        ):
-            return f"{text} ({frame.filename}, line {frame.lineno})"
-    return f"{text} (looked in {', '.join(path or '.' for path in sys.path[:3])}, ...)"
+def _import_urls() -> None:
+    """Import Django's URLconf, and with it the views, which Django leaves to the first request.
+
+    A worker that is ready has all its code: a reload with a broken view ends before it has begun.
+    """
+    urls, conf = sys.modules.get("django.urls"), sys.modules.get("django.conf")
+    if urls is None or conf is None or not conf.settings.configured:
+        return
+    if getattr(conf.settings, "ROOT_URLCONF", None):
+        urls.get_resolver().url_patterns  # noqa: B018 - the property imports
 
 
 def close_database_connections() -> None:

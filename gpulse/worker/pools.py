@@ -47,12 +47,16 @@ class Pool(Protocol):
     """Members at most."""
     busy: int
     """Members at work now."""
-    queued: int
-    """Jobs that wait."""
     alive: int
     """Members that exist, detached ones included."""
-    detached: int
-    """Members that left the bound, see :meth:`detach`."""
+
+    @property
+    def queued(self) -> int:
+        """Jobs that wait."""
+
+    @property
+    def detached(self) -> int:
+        """Members that left the bound, see :meth:`detach`."""
 
     def submit(self, job: Job) -> None:
         """Run the job on a member, in the order of submission.  From the hub or a member.
@@ -342,7 +346,7 @@ class ThreadPool(_FileThreads):
             self._async.send_ignoring_arg(None)
 
     def waiter(self) -> Waiter:
-        return threading.Event()  # type: ignore[return-value]
+        return threading.Event()
 
     def blocking(self, call: Callable[..., Any], *args: object) -> Any:
         return call(*args)  # a thread of the pool may wait

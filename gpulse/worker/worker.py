@@ -107,7 +107,9 @@ class Worker:
         self._retire_after = _retire_after(config)
         self._state = WorkerState.BOOTING
 
-        pool_class = GreenletPool if config.greenlet is not None else ThreadPool
+        pool_class: type[GreenletPool | ThreadPool] = (
+            GreenletPool if config.greenlet is not None else ThreadPool
+        )
         self.pool: Pool = pool_class(config.pool_size, close_database_connections)
         self.wheel = DeadlineWheel(time.monotonic())
         self.store = store.open_store(

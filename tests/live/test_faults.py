@@ -1,5 +1,6 @@
 """Crashes, reloads and signals with real workers."""
 
+import http.client
 import os
 import signal
 import threading
@@ -21,8 +22,6 @@ class Load:
         self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
 
     def _run(self) -> None:
-        import http.client
-
         connection = http.client.HTTPConnection("127.0.0.1", self._pulse.port, timeout=20)
         while not self._stop.is_set():
             try:
@@ -35,6 +34,7 @@ class Load:
             except (OSError, http.client.HTTPException) as error:
                 self.failures.append(repr(error))
                 connection.close()
+        connection.close()
 
     def __enter__(self) -> "Load":
         for thread in self._threads:
@@ -116,15 +116,7 @@ def test_code_broken_at_first_boot_is_one_clear_line(start, tmp_path):
 
 
 def test_a_worker_whose_hub_is_blocked_is_replaced(start):
-    pulse = start("--greenlet", "5", "-t", "2", copied=True)
-    (pulse.site / "mysite/views.py").open("a").write(
-        "\n\ndef block(request):\n    while True:\n        pass\n"
-    )
-    (pulse.site / "mysite/urls.py").open("a").write(
-        '\nurlpatterns.append(path("block", views.block))\n'
-    )
-    pulse.stop()
-    pulse = start("--greenlet", "5", "-t", "2", site=pulse.site).ready()
+    pulse = start("--greenlet", "5", "-t", "2").ready()
     (victim,) = pulse.workers()
     with pytest.raises(OSError):
         pulse.get("/block")

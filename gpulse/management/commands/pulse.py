@@ -16,8 +16,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 import gpulse
-from gpulse import arguments, cli, config, site
-from gpulse.errors import GpulseError, UsageError
+from gpulse import arguments, causes, cli, config, site
+from gpulse.errors import ApplicationError, GpulseError, UsageError
 
 
 class Command(BaseCommand):
@@ -55,6 +55,16 @@ class Command(BaseCommand):
             raise _refusal(error) from error
         output: str | None = super().execute(*args, **options)
         return output
+
+    def check(self, *args: Any, **kwargs: Any) -> None:
+        """Django's system checks; they import the URLconf, and what that raises is said in a line."""
+        try:
+            super().check(*args, **kwargs)
+        except CommandError:
+            raise  # the checks' own findings, in Django's words
+        except Exception as error:
+            cause = causes.describe(error, str(self._facts.settings))
+            raise _refusal(ApplicationError(f"cannot import the site: {cause}")) from error
 
     def handle(self, *args: Any, **options: Any) -> None:
         command = [*site.interpreter(), "-m", "gpulse"]

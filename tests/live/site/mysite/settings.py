@@ -1,7 +1,7 @@
 """As startproject makes them, but for what the tests vary through the environment."""
 
 import os
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 SECRET_KEY = "only for tests"
 DEBUG = False
@@ -23,8 +23,7 @@ if url := os.environ.get("TEST_DATABASE_URL"):
             "ENGINE": "django.db.backends.postgresql",
             "NAME": parts.path[1:],
             "USER": parts.username,
-            "HOST": parts.hostname,
-            "PORT": parts.port,
+            "HOST": parse_qs(parts.query)["host"][0],
             "CONN_MAX_AGE": None,
         }
     }

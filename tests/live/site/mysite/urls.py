@@ -12,6 +12,7 @@ urlpatterns = [
     path("stream", views.stream),
     path("file", views.file),
     path("fail", views.fail),
+    path("block", views.block),
     path("publish", views.publish),
     path("echo", views.Echo.as_view()),
     path("room/<slug:name>", views.Room.as_view()),

@@ -91,6 +91,11 @@ def fail(request):
     raise RuntimeError("on purpose")
 
 
+def block(request):
+    while True:
+        pass
+
+
 def publish(request):
     return HttpResponse(str(gpulse.publish(request.GET["channel"], {"text": request.GET["text"]})))
 

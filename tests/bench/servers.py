@@ -1,0 +1,201 @@
+"""Servers as processes, for the benchmarks: started on a free port, pinned to a core, ended by pid.
+
+Loopback only.  Linux only: ``taskset`` and ``/proc``.  Each server has the site in ``apps/`` as its
+working directory, and writes its log and its access log into a temporary directory.
+
+This directory holds an ``http.py``, which hides the standard library's ``http`` from the scripts
+here: they speak HTTP by hand, and use no module that needs it.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+HOST = "127.0.0.1"
+DEADLINE = 30.0
+"""Seconds for a server to start, to answer, to stop."""
+
+SERVER_CORE, CLIENT_CORE = 0, 1
+
+
+class Server:
+    """A running server; a context manager that ends it.
+
+    :param name: for the table.
+    :param command: what follows the interpreter; ``{port}`` and ``{folder}`` are replaced.
+    :raises SystemExit: it does not answer ``GET /`` in time; its log is told.
+    """
+
+    def __init__(self, name: str, *command: str) -> None:
+        self.name = name
+        self.port = _free_port()
+        self._temporary = tempfile.TemporaryDirectory(prefix="gpulse-bench-")
+        folder = Path(self._temporary.name)
+        self._log = folder / "log"
+        arguments = [part.format(port=self.port, folder=folder) for part in command]
+        environ = os.environ | {
+            "PYTHONPATH": str(ROOT),
+            "PYTHONPYCACHEPREFIX": str(folder / "pycache"),  # leaves nothing in the tree
+            "DJANGO_SETTINGS_MODULE": "benchsite.settings",
+        }
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                ["taskset", "-c", str(SERVER_CORE), sys.executable, *arguments],
+                stdout=log,
+                stderr=log,
+                env=environ,
+                cwd=HERE / "apps",
+            )
+        try:
+            self._await_ready()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _await_ready(self) -> None:
+        deadline = time.monotonic() + DEADLINE
+        while self._process.poll() is None and time.monotonic() < deadline:
+            try:
+                self.get("/")
+            except OSError:
+                time.sleep(0.05)
+            else:
+                return
+        raise SystemExit(f"{self.name} does not answer:\n{self._log.read_text(errors='replace')}")
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        """Status and body of one request on a connection of its own."""
+        with socket.create_connection((HOST, self.port), DEADLINE) as client:
+            return get(client, path)
+
+    def stop(self) -> None:
+        """TERM to the master; what is left of it and of its children after DEADLINE is killed."""
+        pids = [self._process.pid, *self._children()]
+        self._process.terminate()
+        try:
+            self._process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            for pid in pids:
+                _kill(pid)
+            self._process.wait()
+        self._temporary.cleanup()
+
+    def _children(self) -> list[int]:
+        pid = self._process.pid
+        try:
+            return [
+                int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            ]
+        except OSError:
+            return []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def gpulse(application: str, *options: str) -> Server:
+    """One worker with 200 greenlets and an access log in a file; the embedded store."""
+    return Server(
+        *("gpulse", "-m", "gpulse", application, "-w", "1", "--greenlet", "200"),
+        *("-b", f"{HOST}:{{port}}", "--access-log", "{folder}/access", *options),
+    )
+
+
+def gunicorn(application: str) -> Server:
+    """One gevent worker with keep-alive and an access log in a file."""
+    return Server(
+        *("gunicorn gevent", "-m", "gunicorn", application, "-w", "1", "-k", "gevent"),
+        *("--keep-alive", "5", "-b", f"{HOST}:{{port}}", "--access-logfile", "{folder}/access"),
+    )
+
+
+def gevent_websocket(script: str) -> Server:
+    """gevent's own WSGI server with gevent-websocket's handler."""
+    return Server("gevent-websocket", script, "{port}")
+
+
+def get(client: socket.socket, path: str) -> tuple[int, bytes]:
+    """Status and body of one request on an open connection.
+
+    :raises OSError: the connection ended, or the response has no Content-Length.
+    """
+    client.sendall(f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += _receive(client)
+    head, _, body = received.partition(b"\r\n\r\n")
+    status, *fields = head.decode("latin-1").split("\r\n")
+    lengths = [value for field in fields if (value := _value(field, "content-length"))]
+    if not lengths:
+        raise OSError(f"a response without Content-Length: {status}")
+    while len(body) < int(lengths[0]):
+        body += _receive(client)
+    return int(status.split()[1]), body
+
+
+def private_bytes(pid: int) -> int:
+    """The memory that only this process has, in bytes (USS)."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return 1024 * sum(int(line.split()[1]) for line in rollup.splitlines() if "Private_" in line)
+
+
+def pin_client() -> None:
+    """Move the calling process to the clients' core."""
+    need_cores()
+    os.sched_setaffinity(0, {CLIENT_CORE})
+
+
+def need_cores() -> None:
+    """:raises SystemExit: server and client cannot have a core each."""
+    if not {SERVER_CORE, CLIENT_CORE} <= os.sched_getaffinity(0):
+        raise SystemExit(
+            "the benchmarks need cores 0 and 1: one for the server, one for the client"
+        )
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns as wide as they need to be; all but the first two flush right."""
+    lines = [header, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    for line in lines:
+        cells = [
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip(), flush=True)  # noqa: T201 - it is what a benchmark is for
+
+
+def _receive(client: socket.socket) -> bytes:
+    data = client.recv(65536)
+    if not data:
+        raise OSError("the server closed the connection within a response")
+    return data
+
+
+def _value(field: str, name: str) -> str:
+    key, _, value = field.partition(":")
+    return value.strip() if key.lower() == name else ""
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, 9)
+    except ProcessLookupError:
+        return
