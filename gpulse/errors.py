@@ -3,7 +3,7 @@
 ::
 
     GpulseError                     1   something failed that none of the rows below names
-    |-- UsageError                  2   an option, environment variable, settings key or file line is wrong
+    |-- UsageError                  2   an option, variable, settings key or file line is wrong
     |-- BootError                   3   no worker became ready at first boot
     |-- ApplicationError            4   the WSGI application cannot be imported or called
     |-- ListenError                 5   an address is in use, not allowed or not an address
@@ -19,7 +19,8 @@ reads it: what happened, what it means, what to do.  The commands print it witho
 
 
 class GpulseError(Exception):
-    """Base of all errors that gpulse raises on purpose; ``exit_status`` is what a command exits with."""
+    """Base of all errors that gpulse raises on purpose; ``exit_status`` is what a command exits
+    with."""
 
     exit_status = 1
 

@@ -28,7 +28,8 @@ class Handover:
     """Listening, non-blocking stream sockets, shared with all other workers."""
     scoreboard: Scoreboard
     liveness_fd: int
-    """Read end of a pipe whose only write end is the master's: end of file means the master is gone."""
+    """Read end of a pipe whose only write end is the master's: end of file means the master is
+    gone."""
     report_fd: int
     """Write end of a pipe to the master: why the boot failed, one line."""
     store_url: str
@@ -36,7 +37,8 @@ class Handover:
     store_pid: int
     """Process id of the embedded store, 0 where the master runs none."""
     runtime_dir: str
-    """The master's private directory (0700), empty where it has none; who sees the master die removes it."""
+    """The master's private directory (0700), empty where it has none; who sees the master die
+    removes it."""
 
     def report(self, line: str) -> None:
         """Tell the master, in one line, why this worker cannot become ready."""

@@ -1,1 +1,2 @@
-"""Parked sockets: connections that hold a read watcher and a buffer, never a greenlet or a thread."""
+"""Parked sockets: connections that hold a read watcher and a buffer, never a greenlet or a
+thread."""

@@ -1,8 +1,8 @@
 """Accepts connections from a listener that all workers share.
 
-Runs on the hub.  Each turn of the loop takes at most BATCH connections: a worker that is busy with a
-turn leaves the rest of a burst to the others, which keeps long-lived sockets spread over the workers.
-When descriptors run out it pauses for a moment instead of spinning on a readable listener.
+Runs on the hub.  Each turn of the loop takes at most BATCH connections: a worker that is busy with
+a turn leaves the rest of a burst to the others, which keeps long-lived sockets spread over the
+workers. When descriptors run out it pauses for a moment instead of spinning on a readable listener.
 """
 
 import _socket
@@ -83,7 +83,8 @@ class Acceptor:
 
     def _pause(self, error: OSError) -> None:
         log.warning(
-            "no connection accepted for %s s: %s; raise the limit of open files (ulimit -n, LimitNOFILE=)",
+            "no connection accepted for %s s: %s; raise the limit of open files "
+            "(ulimit -n, LimitNOFILE=)",
             PAUSE,
             error.strerror,
         )

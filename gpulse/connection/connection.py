@@ -1,18 +1,19 @@
-"""A parked connection: one non-blocking stream socket, a read watcher, a bounded write buffer, a deadline.
+"""A parked connection: one non-blocking stream socket, a read watcher, a bounded write buffer, a
+deadline.
 
 It knows no protocol: what arrives goes to ``protocol``, an object with the methods of
 :class:`Protocol`; an upgrade replaces that object.  It runs on the hub.  One method,
 :meth:`Connection.try_send`, may also be called by the pool member that *holds* the connection.
 
 Who may touch the socket.  While a request is in flight its pool member holds the connection
-(:meth:`hold`), and writes to the socket itself as long as nothing is buffered: that saves two thread
-switches per response.  The hub then neither writes nor closes the descriptor, for a closed descriptor's
-number is reused at once and the member would write into a stranger's socket.  The hub only marks the
-connection ``lost``; the descriptor is closed at :meth:`release`.
+(:meth:`hold`), and writes to the socket itself as long as nothing is buffered: that saves two
+thread switches per response.  The hub then neither writes nor closes the descriptor, for a closed
+descriptor's number is reused at once and the member would write into a stranger's socket.  The hub
+only marks the connection ``lost``; the descriptor is closed at :meth:`release`.
 
-The write buffer.  Output that the kernel does not take is kept in ``_out``; the writer learns its size from
-``buffered`` and is bound to stop: the HTTP exchange waits at HIGH_WATER, the WebSocket session closes a
-slow reader at its own limit.
+The write buffer.  Output that the kernel does not take is kept in ``_out``; the writer learns its
+size from ``buffered`` and is bound to stop: the HTTP exchange waits at HIGH_WATER, the WebSocket
+session closes a slow reader at its own limit.
 """
 
 import _socket
@@ -25,7 +26,8 @@ from typing import Protocol as TypingProtocol
 from gpulse.connection.timers import NEVER, DeadlineWheel
 
 READ_SIZE = 65536
-"""Bytes taken from a socket in one turn of the hub: no connection gets more before the others had theirs."""
+"""Bytes taken from a socket in one turn of the hub: no connection gets more before the others had
+theirs."""
 
 HIGH_WATER = 262_144
 """Buffered bytes at which a writer on the pool has to wait until the buffer is empty again."""
@@ -214,7 +216,8 @@ class Connection:
             self._writer = None
 
     def when_drained(self, call: Callable[[], None]) -> None:
-        """Call once when nothing is buffered any more, or at once if so, or when the connection is lost."""
+        """Call once when nothing is buffered any more, or at once if so, or when the connection is
+        lost."""
         if self.lost or not self.buffered:
             call()
         else:
@@ -251,7 +254,8 @@ class Connection:
     # -- the end
 
     def hold(self) -> None:
-        """A pool member uses the socket from now on: the descriptor stays open until :meth:`release`."""
+        """A pool member uses the socket from now on: the descriptor stays open until
+        :meth:`release`."""
         self._held = True
 
     def release(self) -> None:
@@ -261,7 +265,8 @@ class Connection:
             self._end()
 
     def close(self) -> None:
-        """Flush what is buffered, then close.  The caller sets a deadline that ends a flush without end."""
+        """Flush what is buffered, then close.  The caller sets a deadline that ends a flush
+        without end."""
         self._finish = True
         self.pause_reading()
         if not self.buffered:

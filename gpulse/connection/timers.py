@@ -1,9 +1,9 @@
 """Deadlines for very many connections at almost no cost.
 
-One wheel per worker, turned by one hub timer.  An item has a ``deadline`` that may be moved as often
-as one likes: moving it later is a plain store, because the wheel looks at the item again only in the
-bucket where it already lies.  Nothing is ever cancelled.  A deadline fires at most ``resolution``
-seconds late, never early.
+One wheel per worker, turned by one hub timer.  An item has a ``deadline`` that may be moved as
+often as one likes: moving it later is a plain store, because the wheel looks at the item again
+only in the bucket where it already lies.  Nothing is ever cancelled.  A deadline fires at most
+``resolution`` seconds late, never early.
 
 Runs on the hub only; pure but for the calls it makes into the items: time is passed in.
 """

@@ -1,4 +1,5 @@
-"""The access log: one line per request in Apache's combined format, with the time taken in microseconds.
+"""The access log: one line per request in Apache's combined format, with the time taken in
+microseconds.
 
 Pool members call it; the line goes to a bounded writer whose native thread does the I/O, so neither
 the hub nor a request waits for a disk.  Fields that come from the client are escaped: a quote or a
@@ -30,7 +31,9 @@ class AccessLog:
 
     __slots__ = ("_clock", "_stamp", "_write")
 
-    def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, write: Callable[[str], None], clock: Callable[[], float] = time.time
+    ) -> None:
         self._write = write
         self._clock = clock
         self._stamp = (0, "")

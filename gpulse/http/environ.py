@@ -1,8 +1,8 @@
 """From a parsed request to the environ of PEP 3333.
 
-Pure.  Header names with an underscore are dropped: ``X_Forwarded_For`` would otherwise become the same key as
-``X-Forwarded-For``, and a proxy that strips one does not strip the other.  ``Proxy`` is dropped: its key is
-the environment variable HTTP_PROXY of CGI days (CVE-2016-5385).
+Pure.  Header names with an underscore are dropped: ``X_Forwarded_For`` would otherwise become the
+same key as ``X-Forwarded-For``, and a proxy that strips one does not strip the other.  ``Proxy``
+is dropped: its key is the environment variable HTTP_PROXY of CGI days (CVE-2016-5385).
 """
 
 import io
@@ -59,7 +59,8 @@ def listener_environ(listener: socket.socket, mode: str, workers: int) -> dict[s
 def request_environ(request: Request, base: dict[str, Any], peer: Any) -> dict[str, Any]:
     """A new environ; ``base`` comes from :func:`listener_environ`.
 
-    :param peer: (host, port, ...) for TCP; anything else means a unix socket, whose peer has no address.
+    :param peer: (host, port, ...) for TCP; anything else means a unix socket, whose peer has no
+        address.
     """
     environ = base.copy()
     path, _, query = request.target.partition(b"?")

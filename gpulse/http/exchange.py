@@ -1,11 +1,12 @@
 """One request in flight: runs the application on a pool member and writes its response.
 
-An exchange is submitted to the pool and called there.  From then until :meth:`Exchange._ended` it holds the
-connection, so it may write to the socket itself; everything else that concerns the connection it asks
-of the hub through ``pool.call_hub``.
+An exchange is submitted to the pool and called there.  From then until :meth:`Exchange._ended` it
+holds the connection, so it may write to the socket itself; everything else that concerns the
+connection it asks of the hub through ``pool.call_hub``.
 
-A slow reader: what the kernel does not take is buffered by the connection and the pool member goes on.
-Only an application that produces more while HIGH_WATER bytes wait is made to wait for the reader.
+A slow reader: what the kernel does not take is buffered by the connection and the pool member goes
+on. Only an application that produces more while HIGH_WATER bytes wait is made to wait for the
+reader.
 """
 
 import logging
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("gpulse.http")
 
 
-class ClientGone(OSError):
+class ClientGone(OSError):  # noqa: N818 - an event, not a fault
     """The client closed the connection; there is nobody to write to."""
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818 - an answer, not a fault
     """Raised beneath the application to answer with a plain response of the server's own.
 
     :param status: the status code.
@@ -116,7 +117,10 @@ class Exchange:
             failed = not self._answer(response, "500 Internal Server Error")
         except BaseException as error:  # SystemExit, GreenletExit: the pool decides
             log.error(
-                "%s %s: ended by %r", self.request.method, environ["PATH_INFO"], type(error).__name__
+                "%s %s: ended by %r",
+                self.request.method,
+                environ["PATH_INFO"],
+                type(error).__name__,
             )
             raise
         finally:
@@ -140,7 +144,9 @@ class Exchange:
                 self._head = self.upgrade.head(self.server.common_headers(), response._headers)
                 return True
             if response.code == 101:
-                raise ResponseError("status 101 without an upgrade: only a WebSocket view may send it")
+                raise ResponseError(
+                    "status 101 without an upgrade: only a WebSocket view may send it"
+                )
             if self.server.draining:
                 response.keep_alive = False  # the drain began while the application worked
             if isinstance(result, FileWrapper) and not response.head_sent:
@@ -257,4 +263,3 @@ class Upgrade:
         if text.count("\n") != count or text.count("\r") != count or "\0" in text:
             raise ResponseError("a header has CR, LF or NUL in it")
         return (text + common + "\r\n").encode("latin-1")
-

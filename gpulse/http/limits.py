@@ -31,7 +31,8 @@ class Limits:
     body_stall: float = 30.0
     """Longest silence within a body; then 408."""
     write_stall: float = 30.0
-    """Longest time in which a client takes not one byte of a buffered response; then it is cut off."""
+    """Longest time in which a client takes not one byte of a buffered response; then it is cut
+    off."""
     linger: float = 2.0
     """After an error: how long the rest of the request is read and thrown away, so that the client
     sees the answer and not a reset (RFC 9112, 9.6)."""

@@ -1,11 +1,11 @@
 """The request parser: bytes in, requests out.  Pure: no socket, no clock, no file.
 
-llhttp (in httptools) does the tokenizing; this module adds what a server must refuse besides, bounds
-every part, and turns callbacks into :class:`Request` objects.  Sources: RFC 9110, RFC 9112.
+llhttp (in httptools) does the tokenizing; this module adds what a server must refuse besides,
+bounds every part, and turns callbacks into :class:`Request` objects.  Sources: RFC 9110, RFC 9112.
 
-* :meth:`RequestParser.feed` never raises; what is wrong ends up in ``error``, once, behind the requests
-  that were complete before it.  After an error, after ``Connection: close`` and after an upgrade request
-  nothing more is parsed.
+* :meth:`RequestParser.feed` never raises; what is wrong ends up in ``error``, once, behind the
+  requests that were complete before it.  After an error, after ``Connection: close`` and after an
+  upgrade request nothing more is parsed.
 * Requests come out in order; a request is complete when its whole body is there.
 """
 
@@ -105,7 +105,8 @@ class RequestParser:
         """The request that has begun and is not complete."""
         self.error: RequestError | None = None
         self.rest = b""
-        """What followed an upgrade request: frames, or the next request if the upgrade is declined."""
+        """What followed an upgrade request: frames, or the next request if the upgrade is
+        declined."""
         self.at_upgrade = False
         """Parsing stands behind an upgrade request and goes on with :meth:`resume`."""
         self._stopped = False

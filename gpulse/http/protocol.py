@@ -313,13 +313,15 @@ class HttpProtocol:
         self.connection.set_deadline(NEVER)
         self.server.pool.in_file_thread(_append, (request.spool, pieces), self._spooled, request)
 
-    def _spooled(self, request: Request, spool: BinaryIO | None, error: BaseException | None) -> None:
+    def _spooled(
+        self, request: Request, spool: BinaryIO | None, error: BaseException | None
+    ) -> None:
         self._spooling = False
-        request.spool = spool
+        if spool is not None:
+            request.spool = spool
         if self.connection.lost:
+            request.discard_spool()
             self._drop_spools()
-            if spool is not None:
-                spool.close()
         elif error is not None:
             log.error("a request body could not be spooled to disk: %s", error)
             self.refuse(507, "no space for the body")

@@ -2,10 +2,10 @@
 
 Pure: bytes go to ``send``, which is given.  A small response leaves in one piece.
 
-Framing, in this order: none for HEAD, 1xx, 204, 304; the application's Content-Length; a Content-Length of ours
-when the whole body is in hand; chunked in HTTP/1.1; the end of the connection in HTTP/1.0.
-A body longer than its Content-Length is cut; a shorter one closes the connection, so that the client can
-tell.
+Framing, in this order: none for HEAD, 1xx, 204, 304; the application's Content-Length; a
+Content-Length of ours when the whole body is in hand; chunked in HTTP/1.1; the end of the
+connection in HTTP/1.0. A body longer than its Content-Length is cut; a shorter one closes the
+connection, so that the client can tell.
 """
 
 import re
@@ -38,7 +38,8 @@ class Response:
     """One response.
 
     :param request: what is answered.
-    :param send: takes bytes to the connection; may block its caller; raises when the client is gone.
+    :param send: takes bytes to the connection; may block its caller; raises when the client is
+        gone.
     :param common: the header lines of every response (Server, Date), each ended by CRLF.
     :param keep_alive: whether the connection may serve another request afterwards.
     """
@@ -118,10 +119,8 @@ class Response:
 
     def write_all(self, pieces: Iterable[bytes]) -> None:
         """Send what the application returned, and the end."""
-        if type(pieces) is list or type(pieces) is tuple:
-            size = len(pieces)
-        else:
-            size = _single(pieces)
+        is_sequence = type(pieces) is list or type(pieces) is tuple
+        size = len(pieces) if is_sequence else _single(pieces)  # type: ignore[arg-type]
         if size == 1 and not self.head_sent:
             data = b"".join(pieces)
             if not self.status:
@@ -149,7 +148,8 @@ class Response:
             self.keep_alive = False
 
     def send_file(self, size: int | None, blocks: Iterable[bytes]) -> None:
-        """Send a file's blocks; ``size``, its length in bytes, is the Content-Length unless one was given."""
+        """Send a file's blocks; ``size``, its length in bytes, is the Content-Length unless one
+        was given."""
         if size is not None and not self.head_sent and not self._named("content-length"):
             self._headers = [*self._headers, ("Content-Length", str(size))]
         for block in blocks:

@@ -1,10 +1,10 @@
 """``environ["wsgi.websocket"]``: gevent-websocket's object, for code written as a loop over one.
 
-Only its Python API is gevent-websocket's; every byte on the wire is ours.  The handshake is done by the
-first ``receive``, ``send`` or ``close``: a view that touches none of them answers in HTTP.
+Only its Python API is gevent-websocket's; every byte on the wire is ours.  The handshake is done
+by the first ``receive``, ``send`` or ``close``: a view that touches none of them answers in HTTP.
 
-Such a loop keeps its greenlet (or native thread) as long as the socket is open, so it leaves the pool's
-bound at the handshake; ``--max-websockets`` and, on threads, THREADS bound it instead.
+Such a loop keeps its greenlet (or native thread) as long as the socket is open, so it leaves the
+pool's bound at the handshake; ``--max-websockets`` and, on threads, THREADS bound it instead.
 """
 
 import logging
@@ -186,8 +186,10 @@ class LegacyWebSocket(WebSocket):
         if isinstance(message, str):
             data = message.encode()
         else:
-            data = bytes(message) if isinstance(message, (bytes, bytearray, memoryview)) else (
-                str(message or "").encode()
+            data = (
+                bytes(message)
+                if isinstance(message, (bytes, bytearray, memoryview))
+                else (str(message or "").encode())
             )
         opcode = BINARY if binary else TEXT
         self._makers.sockets.pool.call_hub(session.send, opcode, data)

@@ -1,9 +1,9 @@
 """The class that applications subclass: a Django view until the 101, a socket's handlers after it.
 
-The handshake is an ordinary GET through URLs and middleware: ``self.request`` has its user and session, and
-a 404 or a redirect to the login is an ordinary response.  After the 101 the request is over.  Each
-handler runs on a member of the pool, one at a time per socket, in order; between handlers the socket holds
-nothing.  Handlers are sync code and may use the database as a view does.
+The handshake is an ordinary GET through URLs and middleware: ``self.request`` has its user and
+session, and a 404 or a redirect to the login is an ordinary response.  After the 101 the request
+is over.  Each handler runs on a member of the pool, one at a time per socket, in order; between
+handlers the socket holds nothing.  Handlers are sync code and may use the database as a view does.
 
 A handler that raises ends the socket with close code 1011; the traceback goes to the log.
 """
@@ -164,7 +164,9 @@ class WebSocketConsumer:
         """
         for name in initkwargs:
             if not hasattr(cls, name):
-                raise TypeError(f"{cls.__name__}.as_view() got {name!r}, which is no attribute of it")
+                raise TypeError(
+                    f"{cls.__name__}.as_view() got {name!r}, which is no attribute of it"
+                )
 
         def view(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
             consumer = cls()
@@ -215,8 +217,8 @@ class WebSocketConsumer:
         return type(self).on_event is not WebSocketConsumer.on_event
 
     def handle(self, handler: str, *args: object) -> None:
-        """Run one handler as Django runs a request: what the member's last job left behind is reset,
-        and database connections that may not be kept are closed."""
+        """Run one handler as Django runs a request: what the member's last job left behind is
+        reset, and database connections that may not be kept are closed."""
         reset_queries()
         close_old_connections()
         translation.deactivate()
@@ -231,8 +233,8 @@ class WebSocketConsumer:
 def origin_is_trusted(request: HttpRequest) -> bool:
     """Whether the page that opens the socket may use the user's cookies here.
 
-    Browsers send cookies with any page's WebSocket and apply no same-origin rule, so the server has to
-    (cross-site WebSocket hijacking).  A client without Origin is no browser.
+    Browsers send cookies with any page's WebSocket and apply no same-origin rule, so the server
+    has to (cross-site WebSocket hijacking).  A client without Origin is no browser.
     """
     origin = request.META.get("HTTP_ORIGIN")
     if origin is None:

@@ -1,8 +1,8 @@
 """An open WebSocket: a parked connection on the sans-I/O core of ``websockets``.
 
-Runs on the hub.  What the application does with a socket (its handlers) runs on the pool, one handler at a
-time per socket, in the order in which things happened: open, messages and events, close.  A socket
-with nothing to do holds neither a greenlet nor a thread nor a database connection.
+Runs on the hub.  What the application does with a socket (its handlers) runs on the pool, one
+handler at a time per socket, in the order in which things happened: open, messages and events,
+close.  A socket with nothing to do holds neither a greenlet nor a thread nor a database connection.
 
 Bounds, all in :class:`SocketLimits`:
 
@@ -136,7 +136,9 @@ class WebSocketSession:
     )
 
     def __init__(self, connection: Connection, sockets: Sockets, handlers: Handlers) -> None:
-        self._wire = WireProtocol(SERVER, state=OPEN, max_size=sockets.limits.message, logger=_wire_log)
+        self._wire = WireProtocol(
+            SERVER, state=OPEN, max_size=sockets.limits.message, logger=_wire_log
+        )
         self._inbox: deque[tuple[object, ...]] = deque()
         self._partial: list[bytes] | None = None
         self._partial_opcode = Opcode.TEXT

@@ -1,8 +1,8 @@
 """Finds and imports the WSGI application; runs in the worker, after patching.
 
 Accepted: ``package.module:attribute``, ``package.module.attribute`` (Django's WSGI_APPLICATION),
-``package.module`` (its ``application`` or ``app``), each also with ``()`` behind it or naming a callable without
-parameters: a factory, which is called once.
+``package.module`` (its ``application`` or ``app``), each also with ``()`` behind it or naming a
+callable without parameters: a factory, which is called once.
 """
 
 import importlib

@@ -1,15 +1,16 @@
 """The pool: where the application runs.  Greenlets or native threads behind one seam.
 
-Both pools have a hub on the worker's main thread, where connections are parked, and members, where requests
-and handlers run.  :class:`Pool` is the seam; nothing above or below asks which of the two it has.
+Both pools have a hub on the worker's main thread, where connections are parked, and members, where
+requests and handlers run.  :class:`Pool` is the seam; nothing above or below asks which of the two
+it has.
 
-Greenlets (2.2 of the design): members are persistent and reused last-in-first-out, so that what Django keeps
-per greenlet (database connections, translations) is used again and follows real concurrency.  A job
-submitted from the hub starts at once if a member is idle or may be made; all others start from
-the hub's next turn, so that a chain of jobs never keeps the hub from its sockets.
+Greenlets (2.2 of the design): members are persistent and reused last-in-first-out, so that what
+Django keeps per greenlet (database connections, translations) is used again and follows real
+concurrency.  A job submitted from the hub starts at once if a member is idle or may be made; all
+others start from the hub's next turn, so that a chain of jobs never keeps the hub from its sockets.
 
-Threads: the size is fixed and threads start on demand.  What they want of the hub they put into a queue and
-wake it.
+Threads: the size is fixed and threads start on demand.  What they want of the hub they put into a
+queue and wake it.
 """
 
 import logging
@@ -75,7 +76,8 @@ class Pool(Protocol):
         """A new event from hub to member."""
 
     def blocking(self, call: Callable[..., Any], *args: object) -> Any:
-        """From a member: the result of a call that may wait for a disk, without holding up the hub."""
+        """From a member: the result of a call that may wait for a disk, without holding up the
+        hub."""
 
     def in_file_thread(
         self,
@@ -84,8 +86,8 @@ class Pool(Protocol):
         done: Callable[..., None],
         *done_args: object,
     ) -> None:
-        """From the hub: run a call that may wait for a disk, then ``done(*done_args, result, error)``
-        on the hub."""
+        """From the hub: run a call that may wait for a disk, then ``done(*done_args, result,
+        error)`` on the hub."""
 
     def spawn(self, call: Callable[..., object], *args: object) -> None:
         """Run a service of the worker's own beside the pool, outside its bound."""

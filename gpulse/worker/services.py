@@ -1,4 +1,5 @@
-"""What a worker offers to the code that runs in it; every environ carries it as ``gpulse.services``."""
+"""What a worker offers to the code that runs in it; every environ carries it as
+``gpulse.services``."""
 
 from dataclasses import dataclass
 

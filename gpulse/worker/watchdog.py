@@ -1,8 +1,9 @@
 """Notices that the master is gone, even when the hub is blocked.
 
-A native thread waits in ``read`` on the liveness pipe: the master holds its only write end, so end of file
-means that the master died, by whatever signal.  The thread costs nothing while it waits.  It ends
-the embedded store, asks the hub to drain, and ends the process itself if that takes too long.
+A native thread waits in ``read`` on the liveness pipe: the master holds its only write end, so end
+of file means that the master died, by whatever signal.  The thread costs nothing while it waits.
+It ends the embedded store, asks the hub to drain, and ends the process itself if that takes too
+long.
 """
 
 import contextlib

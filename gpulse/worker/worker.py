@@ -1,7 +1,7 @@
 """A worker's life, top to bottom: patch, import, serve, drain.
 
-Runs in a process that the master has just forked; :func:`run` is its entry and returns its exit status.
-This is where all parts are put together: nothing else knows more than its neighbours.
+Runs in a process that the master has just forked; :func:`run` is its entry and returns its exit
+status. This is where all parts are put together: nothing else knows more than its neighbours.
 
 The main greenlet only boots and waits for the end.  All sockets live in callbacks of the hub, all
 application code on the pool.

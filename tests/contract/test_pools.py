@@ -1,7 +1,7 @@
 """The pool's contract, on greenlets and on threads.
 
-Jobs wait on waiters of the pool, so the same test holds for both.  The test itself is the main greenlet
-on the hub's thread; it lets the hub run until something is so, within a deadline.
+Jobs wait on waiters of the pool, so the same test holds for both.  The test itself is the main
+greenlet on the hub's thread; it lets the hub run until something is so, within a deadline.
 """
 
 import gc

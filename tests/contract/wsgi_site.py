@@ -1,6 +1,7 @@
 """A worker's HTTP side inside the test process: a real listener on a port of the kernel's choice.
 
-The test is the main greenlet; clients are gevent's sockets, so waiting for an answer lets the hub work.
+The test is the main greenlet; clients are gevent's sockets, so waiting for an answer lets the hub
+work.
 """
 
 import os
@@ -11,6 +12,9 @@ from dataclasses import dataclass
 
 import gevent
 import gevent.socket
+from websockets.frames import Opcode
+from websockets.protocol import CLIENT, OPEN
+from websockets.protocol import Protocol as WireProtocol
 
 from gpulse.config import Config
 from gpulse.connection.timers import DeadlineWheel
@@ -133,6 +137,8 @@ class Client:
         self.sock.settimeout(DEADLINE)
         self.sock.connect(address)
         self.buffer = bytearray()
+        self.heard = []
+        self.wire = WireProtocol(CLIENT, state=OPEN, max_size=None)
 
     def send(self, data):
         self.sock.sendall(data)
@@ -211,8 +217,51 @@ class Client:
         """The server closed, and nothing was left to read."""
         return self.read_all() == b""
 
+    def upgrade(self, path="/", **fields):
+        """The opening handshake; returns the answer."""
+        self.request(
+            "GET",
+            path,
+            Connection="Upgrade",
+            Upgrade="websocket",
+            Sec_WebSocket_Version="13",
+            Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==",
+            **fields,
+        )
+        return self.read()
+
     def finish_sending(self):
         self.sock.shutdown(socket.SHUT_WR)
+
+    def say(self, name, *args):
+        """Send a frame: ``text``, ``binary``, ``close`` and so on, as the core of
+        ``websockets``."""
+        getattr(self.wire, "send_" + name)(*args)
+        self._pass_on()
+
+    def _pass_on(self):
+        data = b"".join(self.wire.data_to_send())
+        if data:
+            self.send(data)
+
+    def hear(self):
+        """The next message; the close code when the server closed."""
+        while True:
+            data = bytes(self.buffer)
+            self.buffer.clear()
+            if data:
+                self.wire.receive_data(data)
+            self.heard += self.wire.events_received()
+            self._pass_on()
+            while self.heard:
+                frame = self.heard.pop(0)
+                if frame.opcode is Opcode.TEXT:
+                    return frame.data.decode()
+                if frame.opcode is Opcode.BINARY:
+                    return bytes(frame.data)
+            if self.wire.close_rcvd is not None:
+                return self.wire.close_rcvd.code
+            assert self.more(), "the connection ended without a close"
 
     def reset(self):
         """Leave without a word: the server gets ECONNRESET."""

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from pulse import Pulse
 
 MODES = {"greenlet": ["--greenlet", "50"], "thread": ["--thread-workers", "5"]}

@@ -1,11 +1,12 @@
-"""A real gpulse as a process, for the live tests: started on port 0, talked to, and gone at the end."""
+"""A real gpulse as a process, for the live tests: started on port 0, talked to, and gone at the
+end."""
 
 import http.client
 import os
 import re
 import shutil
 import signal
-from socket import socket as Socket
+import socket as sockets
 import subprocess
 import sys
 import time
@@ -22,7 +23,8 @@ DEADLINE = 20.0
 
 
 def until(look: Callable[[], Any], what: str = "", seconds: float = DEADLINE) -> Any:
-    """Poll until ``look()`` is true; returns what it returned.  Errors of the network count as no."""
+    """Poll until ``look()`` is true; returns what it returned.  Errors of the network count as
+    no."""
     deadline = time.monotonic() + seconds
     error: Exception | None = None
     while True:
@@ -51,8 +53,8 @@ class Pulse:
 
     :param folder: a private directory: log, temporary files.
     :param options: the command line behind the program's name.
-    :param site: the directory with ``manage.py``; copied into ``folder`` when ``copied``, so that a test
-        may change its code.
+    :param site: the directory with ``manage.py``; copied into ``folder`` when ``copied``, so that
+        a test may change its code.
     :param program: "manage.py" or "gpulse".
     """
 
@@ -71,7 +73,9 @@ class Pulse:
         self.site = site
         if copied:
             self.site = folder / "site"
-            shutil.copytree(site, self.site, ignore=shutil.ignore_patterns("__pycache__", "*.sqlite3"))
+            shutil.copytree(
+                site, self.site, ignore=shutil.ignore_patterns("__pycache__", "*.sqlite3")
+            )
         self.temporary = folder / "tmp"
         self.temporary.mkdir()
         self.log_path = folder / "log"
@@ -116,8 +120,10 @@ class Pulse:
     def ready(self) -> "Pulse":
         """All workers serve."""
         until(
-            lambda: re.search(r"\d+ of \d+ workers? serves?", self.log)
-            or self.process.poll() is not None,
+            lambda: (
+                re.search(r"\d+ of \d+ workers? serves?", self.log)
+                or self.process.poll() is not None
+            ),
             "all workers serve",
         )
         assert self.process.poll() is None, self.log
@@ -143,7 +149,11 @@ class Pulse:
         return found
 
     def workers(self) -> list[int]:
-        return [pid for pid in self.children() if "valkey" not in _name(pid) and "redis" not in _name(pid)]
+        return [
+            pid
+            for pid in self.children()
+            if "valkey" not in _name(pid) and "redis" not in _name(pid)
+        ]
 
     def store(self) -> int:
         (pid,) = [pid for pid in self.children() if "valkey" in _name(pid) or "redis" in _name(pid)]
@@ -173,7 +183,7 @@ class Pulse:
         )
         return client.__enter__()  # websockets 17 wants it entered; its exit is close()
 
-    def owner(self, client: Socket) -> int:
+    def owner(self, client: sockets.socket) -> int:
         """The worker that holds the other end of a client's socket."""
         port = client.getsockname()[1]
         inode = ""
@@ -217,6 +227,22 @@ class Pulse:
         for pid in self.seen:
             if is_alive(pid):
                 os.kill(pid, signal.SIGKILL)
+
+
+def start_chat(folder: Path, *options: str, **environ: str) -> Pulse:
+    """The chat example over its own database in ``folder``, migrated and ready.
+
+    :param options: of ``manage.py pulse``.
+    """
+    environ = {"DEBUG": "1", "DATABASE_URL": f"sqlite:///{folder}/chat.sqlite3", **environ}
+    subprocess.run(
+        [sys.executable, "manage.py", "migrate", "--no-input", "-v", "0"],
+        cwd=CHAT,
+        check=True,
+        env={**os.environ, **environ, "PYTHONPATH": str(ROOT)},
+        timeout=60,
+    )
+    return Pulse(folder, *options, site=CHAT, environ=environ).ready()
 
 
 def _name(pid: int) -> str:

@@ -4,7 +4,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-
 from services import start_postgres
 
 
@@ -15,7 +14,8 @@ def postgres():
 
 
 def wave(pulse, size: int) -> tuple[float, set[str]]:
-    """``size`` requests at once that each sleep 0.2 s in PostgreSQL: the time taken, the backends."""
+    """``size`` requests at once that each sleep 0.2 s in PostgreSQL: the time taken, the
+    backends."""
     with ThreadPoolExecutor(size) as threads:
         begun = time.monotonic()
         answers = list(threads.map(pulse.get, ["/pg_sleep"] * size))

@@ -2,14 +2,16 @@
 
 import asyncio
 import json
+import os
+import re
+import signal
 import time
 
 import pytest
-from pulse import CHAT, Pulse, until
+from pulse import Pulse, start_chat, until
+from services import start_valkey
 from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-
-from services import start_valkey
 
 
 def test_echo_text_and_bytes(start, mode):
@@ -78,29 +80,17 @@ def test_messages_travel_between_workers(start, mode, store, tmp_path):
 
 
 @pytest.fixture
-def chat(start, tmp_path):
-    """The chat example with its own database."""
+def chat(tmp_path):
+    """Start the chat example with its own database."""
+    started = []
 
-    def start_chat(*options, **environ):
-        import subprocess
-        import sys
+    def start_with(*options):
+        started.append(start_chat(tmp_path, *options))
+        return started[-1]
 
-        environ = {"DATABASE_URL": f"sqlite:///{tmp_path}/chat.sqlite3", **environ}
-        pulse_environ = {**environ, "DEBUG": "1"}
-        import os
-
-        from pulse import ROOT
-
-        subprocess.run(
-            [sys.executable, "manage.py", "migrate", "--no-input", "-v", "0"],
-            cwd=CHAT,
-            check=True,
-            env={**os.environ, **pulse_environ, "PYTHONPATH": str(ROOT)},
-            timeout=60,
-        )
-        return start(*options, site=CHAT, environ=pulse_environ).ready()
-
-    return start_chat
+    yield start_with
+    for pulse in started:
+        pulse.close()
 
 
 def frame(client, **expected):
@@ -131,7 +121,7 @@ def test_the_chat_goes_round_between_workers(chat, mode, store, tmp_path):
     pulse = chat(*mode, "-w", "2", *options)
     one, two = sockets_on_both_workers(pulse, "/message")
     first, _ = name_of(one), name_of(two)
-    assert first.startswith("an_") and len(first) == 9
+    assert re.fullmatch("an_[a-z]{6}", first)
     one.send("  hello \n\n  world ")
     said = frame(two, channel="webchat", user=first)
     assert said == {
@@ -153,9 +143,6 @@ def test_the_chat_goes_round_between_workers(chat, mode, store, tmp_path):
 
 
 def test_a_crashed_worker_leaves_no_ghost(chat, mode):
-    import os
-    import signal
-
     pulse = chat(*mode, "-w", "2")
     one, two = sockets_on_both_workers(pulse, "/message")
     ghost, _ = name_of(one), name_of(two)
@@ -176,9 +163,6 @@ def test_a_crashed_worker_leaves_no_ghost(chat, mode):
 
 
 def test_the_store_comes_back_and_messages_flow_again(start, mode):
-    import os
-    import signal
-
     pulse = start(*mode, "-w", "2").ready()
     one, two = sockets_on_both_workers(pulse, "/room/lobby")
     for client in (one, two):

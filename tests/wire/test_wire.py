@@ -10,10 +10,11 @@ A case is text::
     < 200 POST /a "body"
     < 400
 
-``>`` lines are the input: escapes as in a bytes literal, ``{N*text}`` is N times the text, nothing is
-added at a line's end.  ``<`` lines are the outcome, in order: ``200`` is a call of the application with
-method, target and body, escaped too; any other status is a refusal, which closes the connection.  A last
-``< close`` says that nothing more is read, ``< more`` that a request has begun and is not whole.
+``>`` lines are the input: escapes as in a bytes literal, ``{N*text}`` is N times the text, nothing
+is added at a line's end.  ``<`` lines are the outcome, in order: ``200`` is a call of the
+application with method, target and body, escaped too; any other status is a refusal, which closes
+the connection.  A last ``< close`` says that nothing more is read, ``< more`` that a request has
+begun and is not whole.
 
 Every case is run whole, cut in two at every byte, and byte by byte: the outcome is the same.
 """
@@ -87,7 +88,9 @@ class TestWire:
 
     def test_cut_in_two_at_every_byte(self, path):
         data, outcome = read_case(path)
-        differing = [cut for cut in cuts(len(data)) if outcome_of([data[:cut], data[cut:]]) != outcome]
+        differing = [
+            cut for cut in cuts(len(data)) if outcome_of([data[:cut], data[cut:]]) != outcome
+        ]
         assert differing == []
 
     def test_byte_by_byte(self, path):

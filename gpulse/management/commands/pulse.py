@@ -57,7 +57,8 @@ class Command(BaseCommand):
         return output
 
     def check(self, *args: Any, **kwargs: Any) -> None:
-        """Django's system checks; they import the URLconf, and what that raises is said in a line."""
+        """Django's system checks; they import the URLconf, and what that raises is said in a
+        line."""
         try:
             super().check(*args, **kwargs)
         except CommandError:

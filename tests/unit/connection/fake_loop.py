@@ -55,7 +55,8 @@ class FakeLoop:
 
 
 class FakeSocket:
-    """A non-blocking socket: ``room`` bytes are taken, ``incoming`` is what recv returns or raises."""
+    """A non-blocking socket: ``room`` bytes are taken, ``incoming`` is what recv returns or
+    raises."""
 
     def __init__(self, room: float = float("inf")) -> None:
         self.room = room

@@ -58,9 +58,7 @@ def test_the_last_deadline_set_counts(wheel, moves):
     for deadline in moves:
         wheel.set(item, deadline)
     turn(wheel, 130.0)
-    assert [round(moment, 2) for moment in item.passed] == [
-        pytest.approx(moves[-1], abs=0.25)
-    ]
+    assert [round(moment, 2) for moment in item.passed] == [pytest.approx(moves[-1], abs=0.25)]
 
 
 def test_never_takes_a_deadline_away(wheel):

@@ -46,7 +46,13 @@ def test_the_request_line():
 
 @pytest.mark.parametrize(
     ("target", "path", "query"),
-    [("/", "/", ""), ("/?", "/", ""), ("/a?b?c", "/a", "b?c"), ("/%", "/%", ""), ("/%zz", "/%zz", "")],
+    [
+        ("/", "/", ""),
+        ("/?", "/", ""),
+        ("/a?b?c", "/a", "b?c"),
+        ("/%", "/%", ""),
+        ("/%zz", "/%zz", ""),
+    ],
 )
 def test_path_and_query(target, path, query):
     made = environ(target)
@@ -82,7 +88,9 @@ def test_a_body_with_its_length():
 
 def test_a_chunked_body_has_a_length_for_the_application_and_no_coding():
     made = environ(
-        method="POST", fields="Transfer-Encoding: chunked\r\n", body=b"1\r\na\r\n2\r\nbc\r\n0\r\n\r\n"
+        method="POST",
+        fields="Transfer-Encoding: chunked\r\n",
+        body=b"1\r\na\r\n2\r\nbc\r\n0\r\n\r\n",
     )
     assert made["CONTENT_LENGTH"] == "3"
     assert "HTTP_TRANSFER_ENCODING" not in made

@@ -1,6 +1,7 @@
 """The request parser, fed by hand.  What it refuses, byte by byte, is in tests/wire."""
 
 import gc
+import itertools
 import weakref
 
 import pytest
@@ -42,7 +43,7 @@ class TestRequests:
         assert request.headers == [(b"Host", b"x"), (b"X-A", b"1"), (b"Content-Length", b"3")]
         assert (request.content_length, request.body_size, request.body) == (3, 3, [b"abc"])
         assert request.keep_alive
-        assert not (request.is_http_1_0 or request.chunked or request.upgrade)
+        assert [request.is_http_1_0, request.chunked, request.upgrade] == [False] * 3
 
     def test_a_request_is_there_when_its_last_byte_is(self):
         parser = parse(POST + b"Content-Length: 3\r\n\r\nab")
@@ -95,7 +96,7 @@ class TestRequests:
         data = GET + POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(b"abc", b"de") + UPGRADE
         parser = RequestParser(Limits())
         edges = [0, *sorted(cut for cut in set(cuts) if cut < len(data)), len(data)]
-        for begin, end in zip(edges, edges[1:], strict=False):
+        for begin, end in itertools.pairwise(edges):
             parser.feed(data[begin:end])
         assert [request.target for request in parser.requests] == [b"/a", b"/b", b"/s"]
         assert b"".join(parser.requests[1].body) == b"abcde"
@@ -219,7 +220,9 @@ class TestTargets:
             assert caught.value.status == expected
 
 
-@pytest.mark.parametrize("sent", [GET, GET[:-4], POST + b"Content-Length: 9\r\n\r\n", b"BAD\r\n\r\n"])
+@pytest.mark.parametrize(
+    "sent", [GET, GET[:-4], POST + b"Content-Length: 9\r\n\r\n", b"BAD\r\n\r\n"]
+)
 def test_a_stopped_parser_is_freed_without_the_collector(sent):
     class Watched(RequestParser):
         __slots__ = ("__weakref__",)

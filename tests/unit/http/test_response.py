@@ -167,7 +167,13 @@ class TestPieces:
 
     def test_the_common_fields_come_last(self):
         head = run([b"x"], headers=[("X", "1")]).head
-        assert head == ["HTTP/1.1 200 OK", "X: 1", "Content-Length: 1", "Server: gpulse", "Date: now"]
+        assert head == [
+            "HTTP/1.1 200 OK",
+            "X: 1",
+            "Content-Length: 1",
+            "Server: gpulse",
+            "Date: now",
+        ]
 
     @pytest.mark.parametrize("name", ["Date", "server"])
     def test_the_application_may_name_its_own_date_and_server(self, name):
@@ -219,7 +225,8 @@ class TestStartResponse:
             rig.start("500 Oops", [], exc_info)
 
     @pytest.mark.parametrize(
-        "status", ["", "OK", "20 OK", "2000", "200OK", "099 x", "200 O\r\nK", "200 \x00", b"200 OK", 200]
+        "status",
+        ["", "OK", "20 OK", "2000", "200OK", "099 x", "200 O\r\nK", "200 \x00", b"200 OK", 200],
     )
     def test_a_status_that_is_none(self, status):
         with pytest.raises(ResponseError, match="status"):
@@ -284,6 +291,17 @@ class TestHeaders:
     def test_hop_by_hop_fields_are_the_servers(self, name):
         with pytest.raises(ResponseError, match="hop-by-hop"):
             run([b"x"], headers=[(name, "x")])
+
+    @pytest.mark.parametrize(
+        ("keep_alive", "line"),
+        [(True, "Connection: Upgrade"), (False, "Connection: close, Upgrade")],
+    )
+    def test_426_names_what_to_upgrade_to(self, keep_alive, line):
+        head = run(
+            [b"x"], "426 Upgrade Required", [("Upgrade", "websocket")], keep_alive=keep_alive
+        ).head
+        assert "Upgrade: websocket" in head
+        assert [each for each in head if each.startswith("Connection")] == [line]
 
     def test_fields_go_out_as_given_and_in_order(self):
         fields = [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"), ("X-É", "é")]

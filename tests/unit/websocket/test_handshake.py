@@ -35,7 +35,8 @@ def test_a_real_client_takes_the_answer():
     client = ClientProtocol(parse_uri("ws://x/"), subprotocols=["b", "a"])
     request = client.connect()
     environ = GOOD | {
-        "HTTP_" + name.upper().replace("-", "_"): value for name, value in request.headers.raw_items()
+        "HTTP_" + name.upper().replace("-", "_"): value
+        for name, value in request.headers.raw_items()
     }
     answer = Response(101, "Switching Protocols", Headers(accept(environ, ["a"])))
     client.process_response(answer)

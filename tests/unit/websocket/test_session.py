@@ -135,9 +135,7 @@ class Rig:
         self.client = WireProtocol(CLIENT, state=OPEN, max_size=None)
         self.pool = FakePool()
         self.forgotten = []
-        self.sockets = Sockets(
-            self.pool, DeadlineWheel(0.0), limit, LIMITS, self.forgotten.append
-        )
+        self.sockets = Sockets(self.pool, DeadlineWheel(0.0), limit, LIMITS, self.forgotten.append)
         self.consumer = Consumer(takes_events)
         self.connection = FakeConnection(self.client)
         self.session = WebSocketSession(self.connection, self.sockets, self.consumer)
@@ -201,8 +199,14 @@ class TestMessages:
             ([("text", b"a"), ("binary", b"b"), ("text", b"c")], ["a", b"b", "c"]),
             ([("text", b"a", False), ("continuation", b"b", True)], ["ab"]),
             ([("text", b"\xc3", False), ("continuation", b"\xa9", True)], ["é"]),
-            ([("binary", b"a", False), *[("continuation", b"b", False)] * 3,
-              ("continuation", b"", True)], [b"abbb"]),
+            (
+                [
+                    ("binary", b"a", False),
+                    *[("continuation", b"b", False)] * 3,
+                    ("continuation", b"", True),
+                ],
+                [b"abbb"],
+            ),
             ([("text", b"a", False), ("ping", b"p"), ("continuation", b"b", True)], ["ab"]),
             ([("text", b"x" * 200)], ["x" * 200]),
         ],
@@ -310,7 +314,8 @@ class TestSending:
 
 class TestEvents:
     @pytest.mark.parametrize(
-        ("kind", "text", "received"), [("t", "é", "é"), ("b", "x", b"x"), ("j", '{"a":1}', '{"a":1}')]
+        ("kind", "text", "received"),
+        [("t", "é", "é"), ("b", "x", b"x"), ("j", '{"a":1}', '{"a":1}')],
     )
     def test_they_go_straight_to_the_client(self, kind, text, received):
         rig = Rig()
@@ -467,8 +472,11 @@ class TestFaults:
             (Frame(Opcode.TEXT, b"\xff").serialize(mask=True), 1007),
             (Frame(Opcode.TEXT, b"ok\xc3").serialize(mask=True), 1007),
             (Frame(Opcode.TEXT, b"x" * 201).serialize(mask=True), 1009),
-            (Frame(Opcode.TEXT, b"x" * 120, fin=False).serialize(mask=True)
-             + Frame(Opcode.CONT, b"x" * 120).serialize(mask=True), 1009),
+            (
+                Frame(Opcode.TEXT, b"x" * 120, fin=False).serialize(mask=True)
+                + Frame(Opcode.CONT, b"x" * 120).serialize(mask=True),
+                1009,
+            ),
             (b"\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00\x00", 1009),
             (Frame(Opcode.TEXT, b"x").serialize(mask=False), 1002),
             (b"\x83\x80\x00\x00\x00\x00", 1002),
@@ -480,9 +488,19 @@ class TestFaults:
             (Frame(Opcode.CLOSE, b"\x03\xed").serialize(mask=True), 1002),
         ],
         ids=[
-            "text-not-utf-8", "text-cut-utf-8", "too-long", "fragments-too-long", "exabytes",
-            "not-masked", "unknown-opcode", "reserved-bit", "continuation-of-nothing",
-            "ping-in-fragments", "ping-too-long", "close-of-one-byte", "close-code-1005",
+            "text-not-utf-8",
+            "text-cut-utf-8",
+            "too-long",
+            "fragments-too-long",
+            "exabytes",
+            "not-masked",
+            "unknown-opcode",
+            "reserved-bit",
+            "continuation-of-nothing",
+            "ping-in-fragments",
+            "ping-too-long",
+            "close-of-one-byte",
+            "close-code-1005",
         ],
     )
     def test_each_has_its_close_code_and_ends_the_socket(self, data, code):
