@@ -48,7 +48,10 @@ NOT_HELD = -1
 """What ``leave`` returns when the owner did not hold the member."""
 
 MAX_NAME = 200
-"""The longest channel, key, member or owner in UTF-8 bytes."""
+"""The longest channel, key or owner in UTF-8 bytes."""
+
+MAX_MEMBER = 1000
+"""The longest member in UTF-8 bytes: a Django username of 150 characters fits with a prefix."""
 
 _FORBIDDEN = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
 
@@ -65,15 +68,18 @@ def check_channel(channel: str) -> str:
 
 
 def check_name(what: str, name: str) -> str:
-    """Return ``name`` if it is a str of 1..200 UTF-8 bytes; ``what`` is the word for the message.
+    """Return ``name`` if it is a str of 1..200 UTF-8 bytes, or 1..1000 where ``what`` is "member".
+
+    :param what: the word for the message: "channel", "key", "member" or "owner".
 
     :raises ValueError: it is not.
     """
     if not isinstance(name, str):
         raise ValueError(f"the {what} is a {type(name).__name__}, not a str")
     size = len(name.encode())
-    if not 0 < size <= MAX_NAME:
-        raise ValueError(f"the {what} {name[:40]!r} has {size} bytes, not 1 to {MAX_NAME}")
+    longest = MAX_MEMBER if what == "member" else MAX_NAME
+    if not 0 < size <= longest:
+        raise ValueError(f"the {what} {name[:40]!r} has {size} bytes, not 1 to {longest}")
     return name
 
 

@@ -176,6 +176,14 @@ class Pulse:
         assert status == 200, (status, body, self.log)
         return body
 
+    def connect_unix(self, path: Path) -> http.client.HTTPConnection:
+        """A connection to the listener on a unix socket."""
+        connection = http.client.HTTPConnection("localhost", timeout=DEADLINE)
+        connection.sock = sockets.socket(sockets.AF_UNIX)
+        connection.sock.settimeout(DEADLINE)
+        connection.sock.connect(str(path))
+        return connection
+
     def socket(self, path: str, **options: Any) -> ClientConnection:
         """An open client, for ``with`` or ``close()``."""
         client = connect(

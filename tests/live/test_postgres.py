@@ -1,9 +1,11 @@
 """Requests on a real PostgreSQL: cooperative in greenlets, and connections that are used again."""
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from pulse import start_chat
 from services import start_postgres
 
 
@@ -54,3 +56,16 @@ def test_five_threads_run_five_queries_at_once(start, postgres):
     _, again = wave(pulse, 20)
     assert again == backends
     assert pulse.stop() == 0
+
+
+def test_the_chat_runs_on_postgresql(postgres, tmp_path):
+    pulse = start_chat(tmp_path, "--greenlet", "20", DATABASE_URL=postgres.url)
+    try:
+        assert "an_" in pulse.text("/")
+        with pulse.socket("/message") as client:
+            client.send("hello")
+            while json.loads(client.recv(timeout=20))["message"] != "hello":
+                pass
+        assert pulse.stop() == 0
+    finally:
+        pulse.close()

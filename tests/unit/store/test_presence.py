@@ -7,7 +7,7 @@ import pytest
 
 from gpulse.errors import StoreError
 from gpulse.store import MemoryStore
-from gpulse.store.base import Holding, Note
+from gpulse.store.base import Holding, Note, check_name
 from gpulse.store.presence import Presence
 
 
@@ -251,7 +251,7 @@ def test_release_of_a_dead_store_is_only_logged(
 
 @pytest.fixture
 def bad_values() -> Iterator[tuple[str, str, object]]:
-    return iter([("a b", "ann", 1), ("room", "", 1), ("room", "x" * 201, 1)])
+    return iter([("a b", "ann", 1), ("room", "", 1), ("room", "x" * 1001, 1)])
 
 
 def test_bad_names_and_messages_are_refused_before_anything_is_counted(
@@ -269,3 +269,12 @@ def test_bad_names_and_messages_are_refused_before_anything_is_counted(
 def test_a_holding_says_what_it_is() -> None:
     holding = Holding("k", "ann", Note("k", b"tgone"))
     assert (holding.will, holding.hello) == (Note("k", b"tgone"), None)
+
+
+def test_the_longest_username_of_django_is_a_member():
+    name = "user:" + "\U0001f600" * 150
+    assert check_name("member", name) == name
+    with pytest.raises(ValueError, match="not 1 to 1000"):
+        check_name("member", "x" * 1001)
+    with pytest.raises(ValueError, match="not 1 to 200"):
+        check_name("owner", "x" * 201)
