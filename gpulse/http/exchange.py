@@ -155,9 +155,7 @@ class Exchange:
             else:
                 response.write_all(result)
         finally:
-            close = getattr(result, "close", None)
-            if close is not None:
-                close()
+            self._close_result(result)
         if response.truncated:
             log.warning(
                 "%s %s: the application wrote more than its Content-Length; the rest was cut",
@@ -165,6 +163,16 @@ class Exchange:
                 environ["PATH_INFO"],
             )
         return True
+
+    def _close_result(self, result: Any) -> None:
+        """PEP 3333's close(); the response is out, so what it raises concerns the log alone."""
+        close = getattr(result, "close", None)
+        if close is None:
+            return
+        try:
+            close()
+        except Exception:
+            log.exception("%s %s: close() raised", self.request.method, self.environ["PATH_INFO"])
 
     def _answer(self, response: Response, status: str) -> bool:
         """True if the client could still be told."""

@@ -154,8 +154,9 @@ class Response:
             self._headers = [*self._headers, ("Content-Length", str(size))]
         for block in blocks:
             self.write(block)
-            if self.has_no_body:
+            if self.has_no_body or (self._length is not None and self.sent >= self._length):
                 break
+        self.truncated = False  # a Content-Length shorter than the file means a range of it
         self.finish()
 
     # -- inside

@@ -3,8 +3,8 @@
     python tests/bench/echo.py [--rounds 5] [--seconds 4] [--sockets 50]
 
 One worker on one core each; the client on another.  Each socket has one message of 32 bytes under
-way: it sends the next when the echo is there.  The rounds alternate: compare the ratio.  The last
-column says how busy the client was; near 100 % it is the client that was measured.
+way: it sends the next when the echo is there.  The rounds alternate: compare the ratio.  A client
+that is nearly 100 % busy has measured itself.
 
 gpulse runs a consumer of a Django site, each message as a handler on the pool; gevent-websocket
 runs a bare loop without Django, which is the most it can do.
@@ -16,7 +16,7 @@ import statistics
 import time
 from collections import defaultdict
 
-from servers import Server, gevent_websocket, gpulse, pin_client, print_table
+from servers import Server, gevent_websocket, gpulse, median_ratio, pin_client, print_table
 from sockets import open_websocket, text_frame
 
 PAYLOAD = b"0123456789abcdef0123456789abcdef"
@@ -40,21 +40,13 @@ def main() -> None:
                 rate, share = echo(server, options.sockets, options.seconds)
                 rates[server.name].append(rate)
                 shares[server.name].append(share)
-    medians = {name: statistics.median(found) for name, found in rates.items()}
-    *_, peer = medians.values()
-    rows = [
-        [
-            "echo",
-            name,
-            f"{medians[name]:,.0f}",
-            f"{min(found):,.0f}",
-            f"{max(found):,.0f}",
-            f"{medians[name] / peer:.2f}",
-            f"{statistics.median(shares[name]):.0%}",
-        ]
-        for name, found in rates.items()
-    ]
-    print_table(("", "server", "msg/s", "min", "max", "ratio", "client busy"), rows)
+    *_, peer = rates.values()
+    rows = []
+    for name, found in rates.items():
+        spread = [statistics.median(found), min(found), max(found)]
+        share, ratio = statistics.median(shares[name]), median_ratio(found, peer)
+        rows.append(["echo", name, *(f"{r:,.0f}" for r in spread), f"{share:.0%}", f"{ratio:.2f}"])
+    print_table(("", "server", "msg/s", "min", "max", "client busy", "ratio"), rows)
 
 
 def echo(server: Server, sockets: int, seconds: float) -> tuple[float, float]:

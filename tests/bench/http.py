@@ -15,7 +15,16 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from servers import CLIENT_CORE, HOST, Server, gpulse, gunicorn, need_cores, print_table
+from servers import (
+    CLIENT_CORE,
+    HOST,
+    Server,
+    gpulse,
+    gunicorn,
+    median_ratio,
+    need_cores,
+    print_table,
+)
 
 APPLICATIONS = {"null WSGI": "null:application", "Django hello": "benchsite.wsgi:application"}
 PEERS: tuple[Callable[[str], Server], ...] = (gpulse, gunicorn)
@@ -86,20 +95,18 @@ def _wrk(server: Server, seconds: int) -> Round:
 
 def _rows(title: str, rounds: dict[str, list[Round]]) -> list[list[str]]:
     """Medians and extremes; the ratio is to the peer, which comes last."""
-    medians = {name: statistics.median(r.rate for r in found) for name, found in rounds.items()}
-    *_, peer = medians.values()
-    return [
-        [
-            title,
-            name,
-            f"{medians[name]:,.0f}",
-            f"{min(r.rate for r in found):,.0f}",
-            f"{max(r.rate for r in found):,.0f}",
-            f"{statistics.median(r.p99 for r in found):.1f}",
-            f"{medians[name] / peer:.2f}",
-        ]
-        for name, found in rounds.items()
-    ]
+    *_, peer = rounds.values()
+    peer_rates = [r.rate for r in peer]
+    rows = []
+    for name, found in rounds.items():
+        rates = [r.rate for r in found]
+        p99 = statistics.median(r.p99 for r in found)
+        ratio = median_ratio(rates, peer_rates)
+        spread = [statistics.median(rates), min(rates), max(rates)]
+        rows.append(
+            [title, name, *(f"{rate:,.0f}" for rate in spread), f"{p99:.1f}", f"{ratio:.2f}"]
+        )
+    return rows
 
 
 if __name__ == "__main__":

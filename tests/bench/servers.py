@@ -9,6 +9,7 @@ here: they speak HTTP by hand, and use no module that needs it.
 
 import os
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -162,6 +163,11 @@ def need_cores() -> None:
         raise SystemExit(
             "the benchmarks need cores 0 and 1: one for the server, one for the client"
         )
+
+
+def median_ratio(ones: Sequence[float], others: Sequence[float]) -> float:
+    """Of two servers whose rounds alternate: rounds that stood side by side had the same weather."""
+    return statistics.median(one / other for one, other in zip(ones, others, strict=True))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -781,3 +781,32 @@ def test_many_clients_at_once_are_all_answered(serve):
     gevent.joinall([gevent.spawn(partial(visit, number)) for number in range(40)], raise_error=True)
     assert site.server.requests == 200
     assert site.pool.alive <= 4
+
+
+class ClosesBadly(list):
+    def close(self):
+        raise RuntimeError("in close")
+
+
+class TestClose:
+    def test_what_it_raises_does_not_touch_the_response(self, serve):
+        def application(environ, start_response):
+            start_response("200 OK", [("Content-Type", "text/plain")])
+            return ClosesBadly([b"x" * 3_000_000])
+
+        client = serve(application).connect()
+        for _ in range(2):
+            client.request("GET", "/")
+            answer = client.read()
+            assert (answer.status, len(answer.body), answer.is_whole) == (200, 3_000_000, True)
+
+    def test_a_content_length_shorter_than_the_file_sends_that_much_of_it(self, serve, caplog):
+        def application(environ, start_response):
+            start_response("200 OK", [("Content-Length", "5")])
+            return environ["wsgi.file_wrapper"](io.BytesIO(b"0123456789"))
+
+        client = serve(application).connect()
+        for _ in range(2):
+            client.request("GET", "/")
+            assert client.read().body == b"01234"
+        assert "wrote more" not in caplog.text

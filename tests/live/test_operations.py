@@ -312,7 +312,9 @@ def test_a_stop_of_the_gpulse_command_while_it_asks_the_site(start: Start, tmp_p
     pulse.assert_gone()
 
 
-def test_the_second_term_is_a_quick_stop_and_the_log_is_whole(start: Start, mode: list[str]) -> None:
+def test_the_second_term_is_a_quick_stop_and_the_log_is_whole(
+    start: Start, mode: list[str]
+) -> None:
     pulse = start(*mode, "-w", "2", "--data-store", "memory://").ready()
     host, port = "127.0.0.1", pulse.port
     with socket.create_connection((host, port), timeout=DEADLINE) as busy:
