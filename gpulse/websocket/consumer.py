@@ -10,6 +10,7 @@ A handler that raises ends the socket with close code 1011; the traceback goes t
 
 import json
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from typing import Any, ClassVar, cast
 from urllib.parse import urlsplit
 
@@ -17,8 +18,6 @@ from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.db import close_old_connections, reset_queries
 from django.http import HttpRequest, HttpResponse
-from django.urls import set_urlconf
-from django.utils import timezone, translation
 
 from gpulse.errors import SubscribeError
 from gpulse.http.exchange import Exchange, Upgrade
@@ -217,15 +216,17 @@ class WebSocketConsumer:
         return type(self).on_event is not WebSocketConsumer.on_event
 
     def handle(self, handler: str, *args: object) -> None:
-        """Run one handler as Django runs a request: what the member's last job left behind is
-        reset, and database connections that may not be kept are closed."""
-        reset_queries()
+        """Run one handler as Django runs a request.
+
+        Database connections that may not be kept are closed before and after.  The handler starts
+        in an empty context, so that no language, time zone or URLconf that an earlier job of this
+        member activated is left: Django keeps these in context variables.
+        """
+        if settings.DEBUG:
+            reset_queries()
         close_old_connections()
-        translation.deactivate()
-        timezone.deactivate()
-        set_urlconf(None)
         try:
-            getattr(self, handler)(*args)
+            Context().run(getattr(self, handler), *args)
         finally:
             close_old_connections()
 

@@ -166,7 +166,7 @@ def need_cores() -> None:
 
 
 def median_ratio(ones: Sequence[float], others: Sequence[float]) -> float:
-    """Of two servers whose rounds alternate: rounds that stood side by side had the same weather."""
+    """Of two servers whose rounds alternate: neighbours had the same share of the machine."""
     return statistics.median(one / other for one, other in zip(ones, others, strict=True))
 
 
