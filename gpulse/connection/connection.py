@@ -98,7 +98,8 @@ class Connection:
         self._reader = loop.io(sock.fileno(), _READ)
         self._reading = False
         self._writer: Any = None
-        self._out: deque[bytes | memoryview] = deque()
+        # Made when it is needed: an empty deque is 760 bytes, and most connections are idle.
+        self._out: deque[bytes | memoryview] | None = None
         self._drained: Callable[[], None] | None = None
         self._finish = False
         self._held = False
@@ -173,6 +174,8 @@ class Connection:
         """Buffer output behind what is buffered already."""
         if self.lost:
             return
+        if self._out is None:
+            self._out = deque()
         self._out.append(data)
         self.buffered += len(data)
         if self._writer is None:
@@ -181,8 +184,9 @@ class Connection:
 
     def _writable(self) -> None:
         progress = False
-        while self._out:
-            data = self._out[0]
+        out = self._out
+        while out:
+            data = out[0]
             try:
                 sent = self._sock.send(data)
             except (BlockingIOError, InterruptedError):
@@ -193,20 +197,21 @@ class Connection:
             progress = True
             self.buffered -= sent
             if sent < len(data):
-                self._out[0] = memoryview(data)[sent:]
+                out[0] = memoryview(data)[sent:]
                 break
-            self._out.popleft()
-        if self._out:
+            out.popleft()
+        if out:
             if progress:
                 on_progress = getattr(self.protocol, "write_progressed", None)
                 if on_progress is not None:
                     on_progress()
             return
+        self._out = None
         self._stop_writing()
         if self._drained is not None:
             drained, self._drained = self._drained, None
             drained()
-        if self._finish:
+        if self._finish and not self.buffered:
             self._end()
 
     def _stop_writing(self) -> None:
@@ -229,7 +234,7 @@ class Connection:
         The first piece may be half on the wire and stays.
         """
         dropped = 0
-        while len(self._out) > 1:
+        while self._out is not None and len(self._out) > 1:
             dropped += len(self._out.pop())
         self.buffered -= dropped
         return dropped
@@ -285,7 +290,7 @@ class Connection:
         self.deadline = NEVER
         self.pause_reading()
         self._stop_writing()
-        self._out.clear()
+        self._out = None
         self.buffered = 0
         if self._drained is not None:
             drained, self._drained = self._drained, None

@@ -63,7 +63,7 @@ class _LoopSession(WebSocketSession):
 
     def take(self) -> tuple[object, ...] | None:
         """On the member: the next thing that happened, None if nothing waits."""
-        return self._inbox.popleft() if self._inbox else None
+        return self._inbox.pop(0) if self._inbox else None
 
 
 class _NoHandlers:
