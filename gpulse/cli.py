@@ -55,7 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def worker_entry(handover: Handover) -> int:
-    """What a forked worker runs; returns its exit status."""
+    """What a forked worker runs; returns its exit status.
+
+    :raises GpulseError: it cannot become ready.
+    """
+    privileges.check_reach()
     from gpulse.worker import worker  # gevent: never in the master
 
     return worker.run(handover)

@@ -24,6 +24,7 @@ from typing import Any
 
 from gpulse import causes
 from gpulse.errors import ApplicationError, GpulseError, UsageError
+from gpulse.master.child import die_with_parent
 
 VARIABLE = "_GPULSE_SITE"
 """Carries the facts over exec; removed from the environment as soon as it is read."""
@@ -113,7 +114,13 @@ def probe(
     :raises ApplicationError: the site cannot be imported; one line says why.
     :raises UsageError: ``settings.GPULSE`` is not a dict.
     """
-    request = {"settings": settings, "app": app, "load_app": load_app, "path": sys.path}
+    request = {
+        "settings": settings,
+        "app": app,
+        "load_app": load_app,
+        "path": sys.path,
+        "parent": os.getpid(),
+    }
     with subprocess.Popen(
         [*interpreter(), "-m", "gpulse.site", json.dumps(request)],
         stdin=subprocess.DEVNULL,
@@ -175,9 +182,12 @@ def _import_settings(module: str) -> None:
 
 def main() -> None:
     """The child of :func:`probe`."""
+    request = json.loads(sys.argv[1])
+    if not die_with_parent(request["parent"]):  # nobody is left to answer
+        sys.exit(1)
     answer_fd = os.dup(1)
     os.dup2(2, 1)  # what the site prints must not get into the answer
-    answer = json.dumps(_answer(json.loads(sys.argv[1]))).encode()
+    answer = json.dumps(_answer(request)).encode()
     with contextlib.suppress(BrokenPipeError), os.fdopen(answer_fd, "wb") as output:
         output.write(answer)
     # Not sys.exit: the site may have started threads or registered exit handlers.

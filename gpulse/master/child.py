@@ -7,8 +7,10 @@ and calls the worker's entry.  Nothing is logged here but the traceback of an un
 
 import atexit
 import contextlib
+import ctypes
 import faulthandler
 import os
+import signal
 import sys
 import time
 import traceback
@@ -32,6 +34,9 @@ WorkerEntry = Callable[[Handover], int]
 """What a worker runs; returns its exit status."""
 
 _STDERR = 2
+_PR_SET_PDEATHSIG = 1
+# Loaded before any fork: between fork and exec as little as possible happens.
+_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def fork(run: Callable[[], int]) -> int:
@@ -95,6 +100,20 @@ def run_worker(
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):  # closed, or nobody reads it any more
                 stream.flush()
+
+
+def die_with_parent(parent_pid: int) -> bool:
+    """Have this process killed when its parent ends, however that ends; Linux only.
+
+    Called in the child, after a change of user, which clears it (PR_SET_PDEATHSIG, prctl(2)).
+
+    :param parent_pid: as the parent knows itself.
+    :returns: False if the parent was gone before the kernel was asked.
+    """
+    if _libc is None:
+        return True
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    return os.getppid() == parent_pid
 
 
 def set_title(app_name: str, role: str) -> None:

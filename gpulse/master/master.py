@@ -88,7 +88,10 @@ class Master:
         logs.configure(self._config.log_level, "master")
         with ExitStack() as opened:
             self._open(opened)
-            return self._loop()
+            status = self._loop()
+        # The very last line: workers, store, listeners and pid file are gone by now.
+        _log.info("stopped")
+        return status
 
     def _loop(self) -> int:
         while self._status is None:

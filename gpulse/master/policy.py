@@ -61,8 +61,13 @@ DRAIN_GRACE = 2.0
 """Seconds beyond ``graceful_timeout``, which the worker itself obeys, before SIGKILL."""
 QUICK_GRACE = 3.0
 """Seconds that a worker has to end after INT."""
+QUICK_LOOK = 0.1
+"""Seconds between two looks while something is under way."""
+LOOK = 1.0
+"""The longest time in seconds from one look at the scoreboard to the next."""
 SLEEP_GAP = 5.0
-"""A master that was not run for this long was stopped itself; the ticks it sees are no evidence."""
+"""A master that was not run for this long, or for half of a short ``--timeout``, was stopped
+itself (SIGSTOP, a suspended machine); the ticks it sees are no evidence."""
 SPARE = 4
 """Replacements at once beyond ``target`` (a quarter of it in a large site)."""
 LASTING = frozenset(
@@ -96,7 +101,17 @@ def attention(state: State) -> float:
         and len(state.workers) == state.target
         and all(worker.is_serving for worker in state.workers)
     )
-    return 1.0 if settled else 0.1
+    return _look(state.limits) if settled else QUICK_LOOK
+
+
+def _look(limits: Limits) -> float:
+    """Often enough that half of ``--timeout`` without a look means something."""
+    return min(LOOK, max(QUICK_LOOK, limits.timeout / 4)) if limits.timeout else LOOK
+
+
+def _sleep_gap(limits: Limits) -> float:
+    """With a tick's age on top it must stay below ``--timeout``, or the gap itself would kill."""
+    return min(SLEEP_GAP, max(2 * _look(limits), limits.timeout / 2))
 
 
 # Events
@@ -104,7 +119,7 @@ def attention(state: State) -> float:
 
 def _on_watch(turn: Turn, event: Watch) -> None:
     watched_at = turn.state.watched_at
-    if watched_at is not None and turn.now - watched_at > SLEEP_GAP:
+    if watched_at is not None and turn.now - watched_at > _sleep_gap(turn.state.limits):
         turn.change(awake_since=turn.now)
     turn.change(watched_at=turn.now)
     for slot, row in event.rows:
@@ -314,8 +329,11 @@ def _announce(turn: Turn) -> None:
             turn.log(logging.INFO, turn.status_line())
     elif turn.state.reloading and turn.state.fallback is None:
         staying = [worker for worker in turn.state.workers if worker.is_staying]
-        if len(staying) >= turn.state.target and all(
+        renewed = len(staying) >= turn.state.target and all(
             worker.is_serving and worker.generation == turn.state.generation for worker in staying
+        )
+        if renewed and not any(
+            _accepts_with_old_code(turn, worker) for worker in turn.state.workers
         ):
             turn.change(reloading=False)
             stage = Stage.READY
@@ -324,6 +342,14 @@ def _announce(turn: Turn) -> None:
     if stage is not None or status != turn.state.status:
         turn.actions.append(Notify(stage, status))
         turn.change(status=status)
+
+
+def _accepts_with_old_code(turn: Turn, worker: Worker) -> bool:
+    """Told to go or not: until it says that it drains, the old code may answer a new request."""
+    return worker.generation != turn.state.generation and worker.seen in (
+        WorkerState.READY,
+        WorkerState.RETIRING,
+    )
 
 
 _ON: dict[type[Event], Callable[[Turn, Any], None]] = {

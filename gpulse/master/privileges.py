@@ -8,7 +8,10 @@ any other than its own.  See setuid(2), initgroups(3).
 import grp
 import os
 import pwd
+import stat
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from gpulse.errors import PrivilegeError
 
@@ -79,6 +82,43 @@ def resolve(user: str | None, group: str | None) -> Identity:
             "choose the user"
         )
     return Identity(uid, gid, name, home, is_other)
+
+
+def check_reach() -> None:
+    """Look whether this process, which may have changed its user, can go on importing.
+
+    What it may not read looks to an import like what is not there.
+
+    :raises PrivilegeError: in one line.
+    """
+    for what, path in (
+        ("Python's library", Path(os.__file__).parent),
+        ("gpulse", Path(__file__).parent),
+        ("the site", Path(sys.path[0])),
+    ):
+        if not _is_readable(path):
+            raise PrivilegeError(
+                f"user {_name(os.getuid())} may not read {path}, where {what} is; give it access "
+                "to this and all directories above it, or name another with --user"
+            )
+
+
+def _is_readable(path: Path) -> bool:
+    """Whether an import may look there; what does not exist is for the import to complain of."""
+    try:
+        mode = path.stat().st_mode
+    except PermissionError:
+        return False
+    except OSError:
+        return True
+    return os.access(path, os.R_OK | os.X_OK if stat.S_ISDIR(mode) else os.R_OK)
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _find_user(user: str) -> pwd.struct_passwd | None:

@@ -1,16 +1,14 @@
 """A sidecar: another program that the master runs beside the workers (the store, the reloader).
 
 Runs in the master.  The sidecar gets a session of its own, so that a terminal's Ctrl-C does not
-end it before the workers have drained; on Linux it dies with the master, however that dies
-(PR_SET_PDEATHSIG, prctl(2)).  Its output goes line by line into the log; the pipe is read by the
+end it before the workers have drained; on Linux it dies with the master, however that dies.
+Its output goes line by line into the log; the pipe is read by the
 master's loop.  It is respawned with the workers' backoff.
 """
 
-import ctypes
 import logging
 import os
 import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -25,12 +23,9 @@ LINES_KEPT = 5
 LINE_BYTES = 4096
 STOP_SECONDS = 2.0
 """From TERM to KILL; a sidecar has nothing to save."""
-_PR_SET_PDEATHSIG = 1
 _STOP_POLL_SECONDS = 0.01
 
 _log = logs.logger("master")
-# Loaded before any fork: between fork and exec as little as possible happens.
-_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 class Sidecar:
@@ -166,11 +161,8 @@ class Sidecar:
         # CPython ignores it, and what is ignored stays so over exec.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         self._identity.assume()
-        if _libc is not None:
-            # After the change of user, which clears it.
-            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-            if os.getppid() != master_pid:
-                return 1  # the master died before the kernel was asked to tell us
+        if not child.die_with_parent(master_pid):
+            return 1
         try:
             os.execve(self._command[0], self._command, self._environ)
         except OSError as error:

@@ -156,6 +156,7 @@ def _make_runtime_dir(identity: Identity, environ: Mapping[str, str]) -> str:
             continue
         try:
             made = tempfile.mkdtemp(prefix=_PREFIX, dir=base)
+            Path(made).chmod(0o700)  # a --umask such as 117 took away the right to enter it
             identity.own(made)
         except OSError:
             continue  # the next candidate may do

@@ -68,6 +68,7 @@ class Pulse:
         environ: dict[str, str] | None = None,
         prefix: Sequence[str] = (),
         bind: str | None = "127.0.0.1:0",
+        python: str = sys.executable,
     ) -> None:
         self.folder = folder
         self.site = site
@@ -80,9 +81,7 @@ class Pulse:
         self.temporary.mkdir()
         self.log_path = folder / "log"
         command = (
-            [sys.executable, "manage.py", "pulse"]
-            if program == "manage.py"
-            else [sys.executable, "-m", "gpulse"]
+            [python, "manage.py", "pulse"] if program == "manage.py" else [python, "-m", "gpulse"]
         )
         if bind is not None:
             options = (*options, "-b", bind)

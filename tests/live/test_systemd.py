@@ -9,6 +9,7 @@ import shutil
 import socket
 import textwrap
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -56,17 +57,23 @@ class Manager:
         return any(line in lines for lines in self.messages)
 
 
-@pytest.fixture(params=["path", "abstract"])
-def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]:
-    path = str(tmp_path / "notify")
-    manager = Manager(path if request.param == "path" else f"@gpulse-test-{tmp_path}")
-    with manager.receiver:
-        yield manager
+@pytest.fixture
+def listen() -> Iterator[Callable[[str], Manager]]:
+    """Be the service manager at an address, a path or ``@`` and an abstract name."""
+    with ExitStack() as opened:
+
+        def be_manager(address: str) -> Manager:
+            manager = Manager(address)
+            opened.enter_context(manager.receiver)
+            return manager
+
+        yield be_manager
 
 
 def test_the_manager_hears_each_stage_when_it_is_true(
-    start: Start, manager: Manager, tmp_path: Path
+    start: Start, listen: Callable[[str], Manager], tmp_path: Path
 ) -> None:
+    manager = listen(str(tmp_path / "notify"))
     site = tmp_path / "site"
     shutil.copytree(Path(__file__).with_name("site"), site)
     (site / "mysite/version.py").write_text(textwrap.dedent(SLOW_TO_IMPORT))
@@ -105,8 +112,9 @@ def test_the_manager_hears_each_stage_when_it_is_true(
 
 @pytest.mark.parametrize("program", ["manage.py", "gpulse"])
 def test_it_serves_on_the_sockets_that_systemd_opened(
-    start: Start, program: str, tmp_path: Path
+    start: Start, listen: Callable[[str], Manager], program: str, tmp_path: Path
 ) -> None:
+    manager = listen(f"@{tmp_path}")
     activate = shutil.which("systemd-socket-activate")
     assert activate, "systemd-socket-activate is missing: apt install systemd"
     with socket.socket() as probe:
@@ -114,12 +122,13 @@ def test_it_serves_on_the_sockets_that_systemd_opened(
         port = probe.getsockname()[1]
     path, unwanted = tmp_path / "site.sock", tmp_path / "bind.sock"
     # It hands on nothing but these and PATH.
-    names = ("TMPDIR", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+    names = ("TMPDIR", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "NOTIFY_SOCKET")
     pulse = start(
         *(["--settings", "mysite.settings"] if program == "gpulse" else []),
         *("-w", "2", "--greenlet", "5"),
         program=program,
         bind=f"unix:{unwanted}",
+        environ={"NOTIFY_SOCKET": manager.address},
         prefix=[
             activate,
             *(word for name in names for word in ("-E", name)),
@@ -132,7 +141,7 @@ def test_it_serves_on_the_sockets_that_systemd_opened(
     over_tcp.request("GET", "/version")
     assert over_tcp.getresponse().read() == b"one", pulse.log
     over_tcp.close()
-    pulse.ready()
+    assert f"MAINPID={pulse.pid}" in manager.receive("READY=1")
     over_unix = pulse.connect_unix(path)
     over_unix.request("GET", "/version")
     assert over_unix.getresponse().read() == b"one", pulse.log
@@ -140,6 +149,6 @@ def test_it_serves_on_the_sockets_that_systemd_opened(
     assert f"listening on http://127.0.0.1:{port}" in pulse.log
     assert f"listening on unix:{path}" in pulse.log
     assert not unwanted.exists(), "--bind is not opened"
-    assert str(unwanted) not in pulse.log
+    assert f"listening on unix:{unwanted}" not in pulse.log
     assert pulse.stop() == 0
     assert path.is_socket(), "it is systemd's to remove"

@@ -151,6 +151,17 @@ class TestDeadlines:
         assert sent(site.watch()) == []
         assert sent(site.after(31)) == [(0, "ABRT")]
 
+    @pytest.mark.parametrize("timeout", [1.0, 2.0, 4.0, 10.0, 30.0])
+    def test_no_pause_of_any_length_kills_a_worker_that_paused_too(self, timeout):
+        """A tick is at most half a second old when the pause begins."""
+        for pause in range(1, int(timeout * 20)):
+            site = Site(1, timeout=timeout).boot()
+            site.ticking.discard(0)
+            site.now += 0.4
+            site.watch()
+            site.now += pause / 10
+            assert sent(site.watch()) == [], f"after {pause / 10} s"
+
     def test_a_row_that_still_shows_the_former_pid_says_nothing(self):
         site = Site(1)
         site.watch()
@@ -308,6 +319,15 @@ class TestReload:
         assert stages(actions) == ["reloading", "ready"]
         assert {worker.generation for worker in site.state.workers} == {2}
         assert "reloaded: generation 2 serves" in lines(actions)
+
+    def test_the_end_is_not_announced_while_old_code_may_still_answer(self):
+        """Whoever waits for READY, as systemctl reload does, is to meet the new code."""
+        site = Site(1).boot()
+        site.asks(Order.RELOAD)
+        actions = site.says(1, READY)
+        assert sent(actions) == [(0, "TERM")]
+        assert stages(actions + site.after(1)) == []
+        assert stages(site.says(0, DRAINING)) == ["ready"]
 
     def test_a_canary_that_dies_abandons_the_reload_in_one_line(self):
         site = Site(2).boot()
@@ -512,6 +532,9 @@ class TestReopen:
 class TestAttention:
     def test_a_settled_site_is_looked_at_once_a_second(self):
         assert policy.attention(Site(2).boot().state) == 1.0
+
+    def test_a_short_timeout_is_looked_at_more_often(self):
+        assert policy.attention(Site(2, timeout=1.0).boot().state) == 0.25
 
     def test_a_booting_one_more_often(self):
         site = Site(2)

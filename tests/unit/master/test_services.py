@@ -120,6 +120,13 @@ class TestPrivileges:
         with pytest.raises(PrivilegeError, match="needs a master that runs as root"):
             privileges.resolve("daemon", None)
 
+    @pytest.mark.parametrize("name", ["none", "app.zip", "folder"])
+    def test_what_is_not_there_or_no_directory_is_within_reach(self, monkeypatch, tmp_path, name):
+        (tmp_path / "app.zip").touch()
+        (tmp_path / "folder").mkdir()
+        monkeypatch.syspath_prepend(str(tmp_path / name))
+        privileges.check_reach()
+
 
 class TestBackoff:
     def test_it_doubles_up_to_the_ceiling(self):
