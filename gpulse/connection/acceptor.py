@@ -79,7 +79,12 @@ class Acceptor:
                 except OSError:
                     sock.close()  # reset by the peer already
                     continue
-            self._accepted(sock, peer, self._listener)
+            try:
+                self._accepted(sock, peer, self._listener)
+            except Exception:
+                # Out of here it would stop the watcher, and this worker would never accept again.
+                log.exception("%s: the new connection is closed", peer)
+                sock.close()
 
     def _pause(self, error: OSError) -> None:
         log.warning(

@@ -17,6 +17,7 @@ session closes a slow reader at its own limit.
 """
 
 import _socket
+import logging
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -31,6 +32,8 @@ theirs."""
 
 HIGH_WATER = 262_144
 """Buffered bytes at which a writer on the pool has to wait until the buffer is empty again."""
+
+log = logging.getLogger("gpulse.worker")
 
 _READ, _WRITE = 1, 2  # libev's EV_READ and EV_WRITE
 
@@ -133,11 +136,14 @@ class Connection:
         except OSError:
             self.abort()
             return
-        if data:
-            self.protocol.data_received(data)
-        else:
-            self.pause_reading()
-            self.protocol.eof_received()
+        try:
+            if data:
+                self.protocol.data_received(data)
+            else:
+                self.pause_reading()
+                self.protocol.eof_received()
+        except Exception:
+            self._protocol_raised()
 
     # -- writing
 
@@ -200,17 +206,20 @@ class Connection:
                 out[0] = memoryview(data)[sent:]
                 break
             out.popleft()
-        if out:
-            if progress:
-                on_progress = getattr(self.protocol, "write_progressed", None)
-                if on_progress is not None:
-                    on_progress()
-            return
-        self._out = None
-        self._stop_writing()
-        if self._drained is not None:
-            drained, self._drained = self._drained, None
-            drained()
+        try:
+            if out:
+                if progress:
+                    on_progress = getattr(self.protocol, "write_progressed", None)
+                    if on_progress is not None:
+                        on_progress()
+                return
+            self._out = None
+            self._stop_writing()
+            if self._drained is not None:
+                drained, self._drained = self._drained, None
+                drained()
+        except Exception:
+            self._protocol_raised()
         if self._finish and not self.buffered:
             self._end()
 
@@ -253,8 +262,12 @@ class Connection:
 
     def deadline_passed(self, now: float) -> None:
         """From the wheel."""
-        if not self.lost:
+        if self.lost:
+            return
+        try:
             self.protocol.deadline_passed(now)
+        except Exception:
+            self._protocol_raised()  # here, or the wheel would forget the others of its turn
 
     # -- the end
 
@@ -280,6 +293,11 @@ class Connection:
     def abort(self) -> None:
         """Close now, whatever is buffered."""
         self._end()
+
+    def _protocol_raised(self) -> None:
+        """A fault of ours: without an end the connection would stay, with its watcher stopped."""
+        log.exception("%s: the connection is cut", self.peer)
+        self.abort()
 
     @property
     def is_closing(self) -> bool:

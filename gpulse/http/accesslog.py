@@ -60,9 +60,9 @@ class AccessLog:
         self._write(
             f"{environ.get('REMOTE_ADDR') or '-'} - - [{self._time()}] "
             f'"{request.method} {escape(request.target.decode("latin-1"))} '
-            f'{environ["SERVER_PROTOCOL"]}" {status} {size} '
-            f'"{escape(environ.get("HTTP_REFERER", "-"))}" '
-            f'"{escape(environ.get("HTTP_USER_AGENT", "-"))}" {taken}'
+            f'HTTP/1.{0 if request.is_http_1_0 else 1}" {status} {size} '
+            f'"{escape(str(environ.get("HTTP_REFERER", "-")))}" '
+            f'"{escape(str(environ.get("HTTP_USER_AGENT", "-")))}" {taken}'
         )
 
     def write_refusal(self, status: int, peer: str, reason: str) -> None:

@@ -30,8 +30,10 @@ class ClientGone(OSError):  # noqa: N818 - an event, not a fault
     """The client closed the connection; there is nobody to write to."""
 
 
-class Refusal(Exception):  # noqa: N818 - an answer, not a fault
+class Refusal(BaseException):
     """Raised beneath the application to answer with a plain response of the server's own.
+
+    No Exception, for a framework would catch that and answer 500 with a traceback in the log.
 
     :param status: the status code.
     :param reason: one line for the client.
@@ -77,6 +79,10 @@ class Exchange:
         self._queued = 0
         self._head = b""
 
+    def __str__(self) -> str:
+        """Method and path as they were sent, so that no escaped newline breaks a log line."""
+        return f"{self.request.method} {self.request.target.partition(b'?')[0].decode('latin-1')}"
+
     @property
     def peer(self) -> Any:
         """The client's address as ``accept`` gave it."""
@@ -85,7 +91,18 @@ class Exchange:
     # -- on the pool
 
     def __call__(self) -> None:
-        """Run the application and write its response; never raises."""
+        """Run the application and write its response.
+
+        Raises only what ends its member; the connection is given back whatever happens.
+        """
+        failed = True
+        try:
+            failed = not self._handle()
+        finally:
+            self.server.pool.call_hub(self._ended, failed)
+
+    def _handle(self) -> bool:
+        """True if the client has its response, or will."""
         server = self.server
         self.started = time.monotonic()
         # HTTP/1.0 clients and a worker that drains get one response per connection.
@@ -100,28 +117,21 @@ class Exchange:
         websocket = None
         if self.request.upgrade:
             websocket = environ["wsgi.websocket"] = server.legacy_websocket(self)
-        failed = True
         try:
-            failed = not self._run(environ, response)
+            return self._run(environ, response)
         except ClientGone:
-            log.debug("%s %s: the client left", self.request.method, environ["PATH_INFO"])
+            log.debug("%s: the client left", self)
+            return False
         except Refusal as refusal:
-            failed = not self._answer(response, f"{refusal.status} {refusal.reason}")
+            return self._answer(response, f"{refusal.status} {refusal.reason}")
         except ResponseError as error:
-            log.error("%s %s: %s", self.request.method, environ["PATH_INFO"], error)
-            failed = not self._answer(response, "500 Internal Server Error")
+            log.error("%s: %s", self, error)
+            return self._answer(response, "500 Internal Server Error")
         except Exception:
-            log.exception(
-                "%s %s: the application raised", self.request.method, environ["PATH_INFO"]
-            )
-            failed = not self._answer(response, "500 Internal Server Error")
+            log.exception("%s: the application raised", self)
+            return self._answer(response, "500 Internal Server Error")
         except BaseException as error:  # SystemExit, GreenletExit: the pool decides
-            log.error(
-                "%s %s: ended by %r",
-                self.request.method,
-                environ["PATH_INFO"],
-                type(error).__name__,
-            )
+            log.error("%s: ended by %r", self, type(error).__name__)
             raise
         finally:
             if websocket is not None:
@@ -131,7 +141,6 @@ class Exchange:
             # Both refer back to the environ; without them it goes when its last user does.
             environ.pop("gpulse.exchange", None)
             environ.pop("wsgi.websocket", None)
-            server.pool.call_hub(self._ended, failed)
 
     def _run(self, environ: dict[str, Any], response: Response) -> bool:
         """True if the response is whole on its way."""
@@ -158,9 +167,7 @@ class Exchange:
             self._close_result(result)
         if response.truncated:
             log.warning(
-                "%s %s: the application wrote more than its Content-Length; the rest was cut",
-                self.request.method,
-                environ["PATH_INFO"],
+                "%s: the application wrote more than its Content-Length; the rest was cut", self
             )
         return True
 
@@ -172,7 +179,7 @@ class Exchange:
         try:
             close()
         except Exception:
-            log.exception("%s %s: close() raised", self.request.method, self.environ["PATH_INFO"])
+            log.exception("%s: close() raised", self)
 
     def _answer(self, response: Response, status: str) -> bool:
         """True if the client could still be told."""
@@ -189,9 +196,11 @@ class Exchange:
     def send(self, data: bytes) -> None:
         """Give bytes to the connection; waits while HIGH_WATER bytes are buffered.
 
-        :raises ClientGone: nobody reads any more.
+        :raises ClientGone: nobody reads any more, or what is read is no HTTP any more.
         """
         connection = self._connection
+        if self.switched:
+            raise ClientGone("the connection speaks another protocol")
         if self._queued >= HIGH_WATER:
             self._wait_drained()
         if connection.lost:
@@ -221,8 +230,9 @@ class Exchange:
 
         :raises ClientGone: the client left before.
         """
-        self.switched = True
         self.send(upgrade.head(self.server.common_headers(), []))
+        # Not before: whoever sets it leaves the connection's release to the hub's switch.
+        self.switched = True
         self.server.pool.call_hub(self._protocol.switch, upgrade)
 
     # -- on the hub
@@ -231,9 +241,11 @@ class Exchange:
         # The response refers back to us by its send; letting go of it here keeps both from the
         # garbage collector, which would otherwise run every hundred requests.
         response, self.response = self.response, None
-        assert response is not None
         if self.switched:
             self.server.exchange_ended()
+            return
+        if response is None:
+            self._protocol.exchange_ended(keep_alive=False, failed=True)
             return
         if not failed and self.upgrade is not None and response.code == 101:
             self._protocol.enqueue(self._head)

@@ -45,6 +45,7 @@ class Request:
         "keep_alive",
         "method",
         "spool",
+        "spooled",
         "target",
         "upgrade",
     )
@@ -65,6 +66,8 @@ class Request:
         self.body_size = 0
         self.spool: BinaryIO | None = None
         """Where the server moved the first part of a large body."""
+        self.spooled = 0
+        """Bytes of that part; the rest of ``body_size`` is in memory."""
 
     def discard_spool(self) -> None:
         """Delete what was spooled; the request is answered or refused."""

@@ -112,7 +112,8 @@ class HttpProtocol:
 
     def connection_lost(self) -> None:
         self._parser.stop()
-        self._drop_spools()
+        self._backlog = b""  # the wheel keeps this object until it next looks at it
+        self._drop_bodies()
 
     def write_progressed(self) -> None:
         self.connection.set_deadline(time.monotonic() + self.server.limits.write_stall)
@@ -175,8 +176,9 @@ class HttpProtocol:
         connection, limits = self.connection, self.server.limits
         now = time.monotonic()
         if request is None:
-            self._head_begun = False
-            connection.set_deadline(now + self.server.keep_alive)
+            # Counted from the last response: empty lines do not move it.
+            if connection.deadline == NEVER:
+                connection.set_deadline(now + self.server.keep_alive)
         elif not request.head_complete:
             # Counted from the first byte: a drip of bytes does not move it.
             if not self._head_begun:
@@ -189,7 +191,7 @@ class HttpProtocol:
                 if connection.buffered:
                     connection.when_drained(self._advance)
             connection.set_deadline(now + limits.body_stall)
-            if sum(map(len, request.body)) > limits.spool:
+            if request.body_size - request.spooled > limits.spool:
                 self._spool(request)
 
     def _submit(self, request: Request) -> None:
@@ -200,11 +202,12 @@ class HttpProtocol:
             return
         self._head_begun = False
         server.requests += 1
-        exchange = self._exchange = Exchange(self, request, request.keep_alive and not self._eof)
+        is_last = self._eof and not self._parser.requests and not self._backlog
+        exchange = self._exchange = Exchange(self, request, request.keep_alive and not is_last)
         connection.hold()
         connection.set_deadline(NEVER)
         server.pool.submit(exchange)
-        if self._exchange is exchange and server.pool.queued:
+        if self._exchange is exchange and server.pool.queued and not connection.buffered:
             connection.set_deadline(time.monotonic() + server.limits.queue_timeout)
 
     def exchange_ended(self, *, keep_alive: bool, failed: bool) -> None:
@@ -227,7 +230,8 @@ class HttpProtocol:
             self._drained()
 
     def _drained(self) -> None:
-        if self._parser.at_upgrade:
+        self.connection.set_deadline(NEVER)
+        if self._parser.at_upgrade and not self._parser.requests:
             self._parser.resume()  # the view declined: what follows is HTTP
         self._advance()
 
@@ -273,17 +277,16 @@ class HttpProtocol:
         elif status == 405:
             extra = "Allow: DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT\r\n"
         self._parser.stop()
-        self._drop_spools()
+        self._drop_bodies()
         connection.write(plain_response(line, False, server.common_headers(), extra))
         self._close()
 
     def _close(self) -> None:
         """Close so that the client sees the last response even if it is still sending."""
         connection = self.connection
-        now = time.monotonic()
         busy_sender = self._backlog or self._parser.current is not None or self._parser.error
+        connection.set_deadline(time.monotonic() + self.server.limits.write_stall)
         if not busy_sender or self._eof or connection.lost:
-            connection.set_deadline(now + self.server.limits.write_stall)
             connection.close()
             return
         self._parser.stop()
@@ -309,6 +312,7 @@ class HttpProtocol:
     def _spool(self, request: Request) -> None:
         """Move the body's pieces from memory to its temporary file, on a file thread."""
         pieces, request.body = request.body, []
+        request.spooled = request.body_size
         self._spooling = True
         self.connection.set_deadline(NEVER)
         self.server.pool.in_file_thread(_append, (request.spool, pieces), self._spooled, request)
@@ -321,19 +325,20 @@ class HttpProtocol:
             request.spool = spool
         if self.connection.lost:
             request.discard_spool()
-            self._drop_spools()
+            self._drop_bodies()
         elif error is not None:
             log.error("a request body could not be spooled to disk: %s", error)
             self.refuse(507, "no space for the body")
         else:
             self._advance()
 
-    def _drop_spools(self) -> None:
+    def _drop_bodies(self) -> None:
         if self._spooling:
             return
         current = self._parser.current
         for request in [*self._parser.requests, *([current] if current else [])]:
             request.discard_spool()
+            request.body = []
 
 
 def _append(spool: BinaryIO | None, pieces: list[bytes]) -> BinaryIO:

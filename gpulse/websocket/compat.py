@@ -48,11 +48,33 @@ class _Handler:
 class _LoopSession(WebSocketSession):
     """A session whose messages are fetched by a loop instead of being handed to handlers."""
 
-    __slots__ = ("wake",)
+    __slots__ = ("_readers", "wake")
 
     def __init__(self, connection: Any, sockets: Sockets) -> None:
         super().__init__(connection, sockets, _NoHandlers())
         self.wake: Callable[[], None] | None = None
+        self._readers: list[Callable[[], None]] = []
+
+    def when_read(self, call: Callable[[], None]) -> None:
+        """On the hub: call once when the client has taken all that was sent, or never will."""
+        if self.is_closed or not self.connection.buffered:
+            call()
+        else:
+            self._readers.append(call)
+            self.connection.when_drained(self._drained)
+
+    def _drained(self) -> None:
+        super()._drained()
+        self._call_readers()
+
+    def connection_lost(self) -> None:
+        super().connection_lost()
+        self._call_readers()
+
+    def _call_readers(self) -> None:
+        readers, self._readers = self._readers, []
+        for call in readers:
+            call()
 
     def _put(self, handler: str, *args: object) -> None:
         if handler == "on_open":
@@ -102,6 +124,9 @@ class LegacyWebSocket(WebSocket):
         self._exchange = exchange
         self._makers = makers
         self._session: _LoopSession | None = None
+        self._member = makers.sockets.pool.member()
+        self._unread = 0
+        """Bytes sent since the client was last known to have read all."""
         peer = exchange.peer
         self.environ = exchange.environ
         self.closed = False
@@ -115,6 +140,7 @@ class LegacyWebSocket(WebSocket):
         """The handshake, by the first use.
 
         :raises Refusal: the handshake or a bound says no.
+        :raises ClientGone: the client left before.
         """
         if self._session is not None:
             return self._session
@@ -125,25 +151,23 @@ class LegacyWebSocket(WebSocket):
         if self._makers.are_full:
             raise Refusal(503, "no more WebSockets on this worker")
         pool = self._makers.sockets.pool
-        opened: list[_LoopSession] = []
         waiter = pool.waiter()
 
         def open_protocol(connection: Any, data: bytes) -> _LoopSession:
-            session = _LoopSession(connection, self._makers.sockets)
-            opened.append(session)
+            session = self._session = _LoopSession(connection, self._makers.sockets)
             connection.protocol = session
             session.start(data)
             waiter.set()
             return session
 
         self._exchange.switch(Upgrade(headers, open_protocol))
-        pool.detach()
+        pool.detach(self._member)  # not the caller: a helper that the view started may come first
         waiter.wait(self._makers.sockets.limits.write_stall)
-        if not opened:
-            raise ClientGone("the client left during the handshake")
-        self._session = opened[0]
+        session: _LoopSession | None = self._session
+        if session is None:
+            raise ClientGone("the hub did not take the handshake in time")
         self._makers.server.clients[self.handler.active_client.address] = self.handler.active_client
-        return self._session
+        return session
 
     def receive(self) -> str | bytes | bytearray | None:
         """The next message; None when the socket was closed.
@@ -152,7 +176,11 @@ class LegacyWebSocket(WebSocket):
         """
         if self.closed:
             raise WebSocketError(MSG_ALREADY_CLOSED)
-        session = self._open()
+        try:
+            session = self._open()
+        except ClientGone:
+            self._mark_closed()
+            return None
         pool = self._makers.sockets.pool
         while True:
             happened = session.take()
@@ -177,7 +205,11 @@ class LegacyWebSocket(WebSocket):
         """
         if self.closed:
             raise WebSocketError(MSG_ALREADY_CLOSED)
-        session = self._open()
+        try:
+            session = self._open()
+        except ClientGone:
+            self._mark_closed()
+            raise WebSocketError(MSG_SOCKET_DEAD) from None
         if session.is_closing:
             self._mark_closed()
             raise WebSocketError(MSG_SOCKET_DEAD)
@@ -192,7 +224,24 @@ class LegacyWebSocket(WebSocket):
                 else (str(message or "").encode())
             )
         opcode = BINARY if binary else TEXT
+        self._await_room(session, len(data))
         self._makers.sockets.pool.call_hub(session.send, opcode, data)
+
+    def _await_room(self, session: _LoopSession, size: int) -> None:
+        """Let the loop that owns the socket wait for a client that reads more slowly than it sends,
+        as it does with gevent-websocket.  Others do not wait: one slow client would hold up the
+        broadcast to all."""
+        pool = self._makers.sockets.pool
+        if pool.member() != self._member:
+            return
+        if self._unread and self._unread + size > session.limits.outgoing // 2:
+            waiter = pool.waiter()
+            pool.call_hub(session.when_read, waiter.set)
+            # Ends by itself: who reads nothing for write_stall seconds is cut off.
+            while not waiter.wait(session.limits.write_stall):
+                pass
+            self._unread = 0
+        self._unread += size
 
     def send_frame(self, message: Any, opcode: int) -> None:
         """gevent-websocket's lower layer: only whole text and binary messages are sent."""
@@ -203,16 +252,24 @@ class LegacyWebSocket(WebSocket):
         if self.closed:
             return
         reason = message.decode("utf-8", "replace") if isinstance(message, bytes) else message or ""
-        session = self._open()
-        self._mark_closed()
+        try:
+            session = self._open()
+        except ClientGone:
+            self._mark_closed()
+            return
         self._makers.sockets.pool.call_hub(session.close, code, reason[:41])
+        self._mark_closed()
 
     def end(self) -> None:
-        """The application returned: what it left open is closed."""
+        """The application returned: what it left open is closed, and nothing can be opened."""
         if self._session is not None:
             self.close()
             self._session.wake = None
+        self._mark_closed()
 
     def _mark_closed(self) -> None:
         self.closed = True
-        self._makers.server.clients.pop(self.handler.active_client.address, None)
+        clients, address = self._makers.server.clients, self._exchange.peer
+        client = clients.get(address)
+        if client is not None and client.ws is self:  # all peers of a unix socket have one address
+            del clients[address]

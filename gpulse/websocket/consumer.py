@@ -193,6 +193,9 @@ class WebSocketConsumer:
         services = cast(Services, environ[ENVIRON_KEY])
         if services.sockets.are_full:
             return _text(503, "no more WebSockets on this worker", {"Retry-After": "1"})
+        if request.resolver_match is not None:
+            # The URL patterns that did not match, kept for the debug page of a 404: over 1 KB.
+            request.resolver_match.tried = None
         self.request = request
         self.user = getattr(request, "user", None)
         self.kwargs = kwargs

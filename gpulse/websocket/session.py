@@ -36,6 +36,7 @@ _wire_log.setLevel(logging.WARNING)
 
 NORMAL, GOING_AWAY, NO_STATUS, ABNORMAL = 1000, 1001, 1005, 1006
 INVALID_DATA, POLICY, INTERNAL_ERROR, RESTART = 1007, 1008, 1011, 1012
+RESTART_REASON = "the server restarts; connect again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ class Sockets:
         """Ask every client to come back (1012): another worker will take it."""
         self.draining = True
         for session in list(self.sessions):
-            session.close(RESTART, "the server restarts; connect again")
+            session.close(RESTART, RESTART_REASON)
 
 
 class WebSocketSession:
@@ -118,6 +119,7 @@ class WebSocketSession:
 
     __slots__ = (
         "__weakref__",
+        "_answers",
         "_awaiting_pong",
         "_busy",
         "_closed",
@@ -140,8 +142,9 @@ class WebSocketSession:
         )
         # A list, though it is taken from in front: it is short, and an empty deque is 760 bytes.
         self._inbox: list[tuple[object, ...]] = []
-        self._partial: list[bytes] | None = None
+        self._partial: bytearray | None = None
         self._partial_opcode = Opcode.TEXT
+        self._answers = 0  # bytes of pongs and closes since the client had read all
         self._awaiting_pong = False
         self._busy = False
         self._closed = False
@@ -163,6 +166,9 @@ class WebSocketSession:
         self.connection.resume_reading()
         if data:
             self.data_received(data)
+        if self._sockets.draining:
+            # The handshake was accepted before the drain began.
+            self.close(RESTART, RESTART_REASON)
 
     # -- from the connection
 
@@ -173,12 +179,16 @@ class WebSocketSession:
             assert isinstance(event, Frame)
             self._frame_received(event)
         self._flush()
+        if self._answers > self._sockets.limits.outgoing:
+            self._close_slow()
 
     def eof_received(self) -> None:
         self._wire.receive_eof()
         self.connection.close()
 
     def write_progressed(self) -> None:
+        if self._ending:
+            return  # close_timeout holds, however slowly the client reads
         self.connection.set_deadline(time.monotonic() + self._sockets.limits.write_stall)
 
     def deadline_passed(self, now: float) -> None:
@@ -186,7 +196,8 @@ class WebSocketSession:
             log.debug("%s: no answer; the connection is cut", self.connection.peer)
             self.connection.abort()
             return
-        self._awaiting_pong = True
+        # While we do not read, silence says nothing; the ping still finds out a dead peer.
+        self._awaiting_pong = not self._paused
         self._wire.send_ping(b"")
         self._flush()
         self._set_ping()
@@ -216,20 +227,20 @@ class WebSocketSession:
                 self._message_received(opcode, bytes(frame.data))
             else:
                 self._partial_opcode = opcode
-                self._partial = [bytes(frame.data)]
+                self._partial = bytearray(frame.data)
         elif opcode is Opcode.CONT:
             # The wire core has checked that a message is under way, and its size so far.
             if self._partial is None:
                 return
-            self._partial.append(bytes(frame.data))
+            self._partial += frame.data
             if frame.fin:
-                data = b"".join(self._partial)
+                data = bytes(self._partial)
                 self._partial = None
                 self._message_received(self._partial_opcode, data)
         # Pings are answered and closes echoed by the wire core; a pong is a sign of life.
 
     def _message_received(self, opcode: Opcode, data: bytes) -> None:
-        if self._ending:
+        if self._ending or self._closed:
             return
         self._sockets.messages_in += 1
         if opcode is Opcode.TEXT:
@@ -250,6 +261,8 @@ class WebSocketSession:
         for data in self._wire.data_to_send():
             if data:
                 self._write(data)
+                # A client that sends pings and does not read is no better than another.
+                self._answers = self._answers + len(data) if self.connection.buffered else 0
             else:
                 self._end()
 
@@ -339,16 +352,25 @@ class WebSocketSession:
         if self._ending or connection.is_closing:
             return
         if connection.buffered + len(frame) > self._sockets.limits.outgoing and connection.buffered:
-            self._sockets.slow_closed += 1
-            log.info("%s reads too slowly and is closed", connection.peer)
-            connection.drop_unsent()
-            self._fail(POLICY, "this client reads too slowly")
+            self._close_slow()
             return
         self._sockets.deliveries += 1
         self._write(frame)
 
+    def _close_slow(self) -> None:
+        connection = self.connection
+        if self._ending or connection.is_closing:
+            connection.abort()
+            return
+        self._sockets.slow_closed += 1
+        log.info("%s reads too slowly and is closed", connection.peer)
+        connection.drop_unsent()
+        self._fail(POLICY, "this client reads too slowly")
+
     def deliver(self, event: Event) -> None:
         """From the fan-out: an event on a subscribed channel."""
+        if self._closed:
+            return  # it was held while on_open ran; nothing comes after on_close
         if self._held is not None:
             if len(self._held) < self._sockets.limits.events:
                 self._held.append(event)
@@ -374,9 +396,9 @@ class WebSocketSession:
         """Start the closing handshake; the connection ends when the client answers or in time."""
         if self._ending or self.connection.is_closing:
             return
-        self._ending = True
         if self._wire.state is OPEN:
             self._wire.send_close(code, reason)
+        self._ending = True
         self.connection.set_deadline(time.monotonic() + self._sockets.limits.close_timeout)
         if self._paused:
             self._paused = False

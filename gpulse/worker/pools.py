@@ -31,6 +31,9 @@ Job = Callable[[], None]
 IDLE_SECONDS = 30.0
 """A greenlet that had nothing to do for so long ends and closes its database connections."""
 
+HUB_CALLS = 1000
+"""Calls of native threads that wait for the hub; whoever would add one waits."""
+
 
 class Waiter(Protocol):
     """Set on the hub, awaited on a member."""
@@ -92,10 +95,16 @@ class Pool(Protocol):
     def spawn(self, call: Callable[..., object], *args: object) -> None:
         """Run a service of the worker's own beside the pool, outside its bound."""
 
-    def detach(self) -> None:
-        """From a member: leave the bound, so that another takes its place; it ends with its job.
+    def member(self) -> object:
+        """The member that calls, for :meth:`detach`."""
+
+    def detach(self, member: object = None) -> None:
+        """A member leaves the bound, so that another takes its place; it ends with its job.
 
         For jobs that last as long as a connection.
+
+        :param member: None: the caller; else what :meth:`member` gave, when a helper that the job
+            started asks for it.
         """
 
     def retire_idle(self, now: float) -> None:
@@ -115,11 +124,15 @@ class _FileThreads:
         def run() -> tuple[Any, BaseException | None]:
             try:
                 return call(*args), None
-            except OSError as error:
+            except Exception as error:
                 return None, error
 
-        result = get_hub().threadpool.spawn(run)
-        result.rawlink(lambda source: done(*done_args, *source.get()))
+        def work() -> None:
+            done(*done_args, *get_hub().threadpool.apply(run))
+
+        # In a greenlet: where all threads are taken, by files or by look-ups of names, it has to
+        # wait for one, and a callback of the hub may not.
+        spawn(work)
 
 
 class GreenletPool(_FileThreads):
@@ -178,6 +191,7 @@ class GreenletPool(_FileThreads):
                 return
             if self._idle:
                 member = self._idle.pop()
+                del self._idle_since[member]
             elif self.alive - len(self._away) < self.size:
                 member = greenlet.greenlet(self._member, self._hub)
                 self.alive += 1
@@ -188,7 +202,6 @@ class GreenletPool(_FileThreads):
 
     def _member(self, job: Job | None) -> None:
         me = greenlet.getcurrent()
-        hub = self._hub
         try:
             while job is not None:
                 try:
@@ -207,19 +220,35 @@ class GreenletPool(_FileThreads):
                 if me in self._away:
                     break
                 self.busy -= 1
-                self._idle.append(me)
-                self._idle_since[me] = time.monotonic()
-                if self._queue:
-                    self._wake()
-                job = hub.switch()
+                job = self._next_job(me)
         finally:
-            self._idle_since.pop(me, None)
             self._away.discard(me)
             self.alive -= 1
             try:
                 self._retire()
             except Exception:
                 log.exception("closing what a pool greenlet held")
+
+    def _next_job(self, me: greenlet.greenlet) -> Job | None:
+        """On a member: rest until there is a job; None: end."""
+        self._idle.append(me)
+        self._idle_since[me] = time.monotonic()
+        if self._queue:
+            self._wake()
+        while True:
+            try:
+                job: Job | None = self._hub.switch()
+            except BaseException as error:
+                # What an earlier job left behind, say a gevent.Timeout that nobody closed.  Ending
+                # here would leave a dead greenlet among the idle, and the job given to it undone.
+                log.warning(
+                    "%r came to an idle pool greenlet; a request started it and did not end it",
+                    error,
+                )
+                continue
+            if me not in self._idle_since:
+                return job
+            # A switch by somebody else, left behind in the same way.
 
     def cancel(self, job: Job) -> bool:
         try:
@@ -241,10 +270,13 @@ class GreenletPool(_FileThreads):
     def spawn(self, call: Callable[..., object], *args: object) -> None:
         spawn(call, *args)
 
-    def detach(self) -> None:
-        me = greenlet.getcurrent()
-        if me not in self._away:
-            self._away.add(me)
+    def member(self) -> object:
+        return greenlet.getcurrent()
+
+    def detach(self, member: Any = None) -> None:
+        member = member or greenlet.getcurrent()
+        if member not in self._away:
+            self._away.add(member)
             self.busy -= 1
             if self._queue:
                 self._wake()
@@ -252,7 +284,9 @@ class GreenletPool(_FileThreads):
     def retire_idle(self, now: float) -> None:
         # The list is a stack: those idle for long lie at the bottom.
         while self._idle and now - self._idle_since[self._idle[0]] > IDLE_SECONDS:
-            self._idle.pop(0).switch(None)
+            member = self._idle.pop(0)
+            del self._idle_since[member]
+            member.switch(None)
 
 
 class ThreadPool(_FileThreads):
@@ -269,7 +303,7 @@ class ThreadPool(_FileThreads):
         self._async.start(self._run_hub_calls)
         self._queue: deque[Job] = deque()
         self._condition = threading.Condition(threading.Lock())
-        self._local = threading.local()
+        self._away: set[int] = set()
         self._waiting = 0
 
         self.size = size
@@ -277,11 +311,14 @@ class ThreadPool(_FileThreads):
 
         self.busy = 0
         self.alive = 0
-        self.detached = 0
 
     @property
     def queued(self) -> int:
         return len(self._queue)
+
+    @property
+    def detached(self) -> int:
+        return len(self._away)
 
     def submit(self, job: Job) -> None:
         with self._condition:
@@ -295,11 +332,21 @@ class ThreadPool(_FileThreads):
 
     def _start(self) -> None:
         self.alive += 1
-        threading.Thread(target=self._member, name="gpulse-pool", daemon=True).start()
+        try:
+            threading.Thread(target=self._member, name="gpulse-pool", daemon=True).start()
+        except RuntimeError as error:
+            self.alive -= 1
+            log.error(
+                "no thread for the pool: %s; its %d others go on; raise the limit of tasks "
+                "(ulimit -u, TasksMax=) or lower --thread-workers",
+                error,
+                self.alive,
+            )
 
     def _member(self) -> None:
+        me = threading.get_ident()
         try:
-            while not getattr(self._local, "detached", False):
+            while me not in self._away:
                 with self._condition:
                     self._waiting += 1
                     while not self._queue:
@@ -312,13 +359,12 @@ class ThreadPool(_FileThreads):
                 except BaseException:
                     log.exception("a job of the pool raised")
                 with self._condition:
-                    if not getattr(self._local, "detached", False):
+                    if me not in self._away:
                         self.busy -= 1
         finally:
             with self._condition:
                 self.alive -= 1
-                if getattr(self._local, "detached", False):
-                    self.detached -= 1
+                self._away.discard(me)
             self._retire()
 
     def cancel(self, job: Job) -> bool:
@@ -333,6 +379,8 @@ class ThreadPool(_FileThreads):
         if threading.get_ident() == self._hub_thread:
             call(*args)
             return
+        while len(self._hub_calls) >= HUB_CALLS:
+            time.sleep(0.001)  # the hub has to catch up; it never waits for us
         self._hub_calls.append((call, args))
         self._async.send_ignoring_arg(None)
 
@@ -356,12 +404,15 @@ class ThreadPool(_FileThreads):
     def spawn(self, call: Callable[..., object], *args: object) -> None:
         threading.Thread(target=call, args=args, name="gpulse-service", daemon=True).start()
 
-    def detach(self) -> None:
-        if not getattr(self._local, "detached", False):
-            self._local.detached = True
-            with self._condition:
+    def member(self) -> object:
+        return threading.get_ident()
+
+    def detach(self, member: Any = None) -> None:
+        member = member or threading.get_ident()
+        with self._condition:
+            if member not in self._away:
+                self._away.add(member)
                 self.busy -= 1
-                self.detached += 1
                 if self._queue and self.alive - self.detached < self.size:
                     self._start()
 

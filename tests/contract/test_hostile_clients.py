@@ -1,4 +1,4 @@
-"""Clients that break off, stall, flood or say things in the wrong order, on greenlets and on threads.
+"""Clients that break off, stall, flood or say things in the wrong order, on both pools.
 
 Each test ends, by its fixture, with no connection, no work and no descriptor left.
 """
@@ -8,12 +8,15 @@ import time
 
 import gevent
 import pytest
-from contract.test_upgrade import page, parked, quiet, serve  # noqa: F401 - fixtures
+from contract import test_upgrade
+from contract.test_upgrade import page, parked
 from contract.wsgi_site import until
 from geventwebsocket.exceptions import WebSocketError
 
 from gpulse.http.limits import Limits
 from gpulse.worker.pools import GreenletPool
+
+serve, quiet = test_upgrade.serve, test_upgrade.quiet
 
 BIG = 6_000_000
 """More than the kernel's buffers of a loopback connection take."""
@@ -34,22 +37,39 @@ def body(environ, start_response):
     return [environ["wsgi.input"].read()]
 
 
+@pytest.fixture(autouse=True)
+def hub():
+    """Made before a site counts its descriptors."""
+    gevent.sleep(0)
+
+
 class TestHttp:
     def test_the_last_response_to_a_client_that_sends_but_never_reads(self, serve):
-        limits = Limits(write_stall=0.2, linger=0.2)
-        site = serve(big, limits=limits)
+        def application(environ, start_response):
+            assert gate[0].wait(10)
+            return big(environ, start_response)
+
+        site = serve(application, limits=Limits(write_stall=0.2, linger=0.2))
+        gate = [site.gate()]
         client = site.connect(receive_buffer=4096)
         client.request("GET", "/", Connection="close")
+        until(lambda: site.pool.busy == 1)
         client.send(b"and more that nobody asked for")
-        until(lambda: site.server.requests)
+        (connection,) = site.server.connections
+        until(lambda: connection.protocol._backlog)
+        gate[0].set()
         until(site.is_quiet)
 
-    def test_a_refusal_behind_responses_that_nobody_reads(self, serve):
-        site = serve(big, limits=Limits(write_stall=0.2, linger=0.2))
-        client = site.connect(receive_buffer=4096)
-        client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\nnot HTTP\r\n\r\n")
-        until(lambda: site.server.requests)
-        until(site.is_quiet)
+    def test_empty_lines_do_not_keep_an_idle_connection(self, serve):
+        site = serve(page, keep_alive=0.3)
+        client = site.connect()
+        client.request("GET", "/")
+        client.read()
+        begun = time.monotonic()
+        while site.server.connections:
+            assert time.monotonic() < begun + 3
+            client.send(b"\r\n")
+            gevent.sleep(0.05)
 
     def test_frames_behind_a_pipelined_handshake(self, serve):
         client = serve(parked()).connect()
@@ -61,9 +81,19 @@ class TestHttp:
         assert client.hear() == "echo early"
 
     def test_a_client_that_has_finished_sending_gets_all_its_answers(self, serve):
-        client = serve(page).connect()
+        def application(environ, start_response):
+            assert gate[0].wait(10)
+            return page(environ, start_response)
+
+        site = serve(application)
+        gate = [site.gate()]
+        client = site.connect()
         client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 5)
         client.finish_sending()
+        until(lambda: site.server.connections)
+        (connection,) = site.server.connections
+        until(lambda: connection.protocol._eof)
+        gate[0].set()
         answers = [client.read() for _ in range(5)]
         assert [answer.status for answer in answers] == [200] * 5
         assert [answer.closes for answer in answers] == [False] * 4 + [True]
@@ -72,9 +102,17 @@ class TestHttp:
     def test_more_uploads_at_once_than_file_threads(self, serve):
         site = serve(body, limits=Limits(spool=1000))
         clients = [site.connect() for _ in range(40)]
+        for client in clients:
+            client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n")
+        until(
+            lambda: (
+                sum(c.protocol._parser.current is not None for c in site.server.connections) == 40
+            )
+        )
         # All in one turn of the hub: none of the file threads has answered yet.
         for client in clients:
-            client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n" + b"x" * 4000)
+            client.send(b"x" * 4000)
+        gevent.sleep(0)
         for client in clients:
             client.send(b"y" * 1000)
         assert {client.read().body for client in clients} == {b"x" * 4000 + b"y" * 1000}
@@ -114,8 +152,11 @@ class TestHttp:
             return page(environ, start_response)
 
         client = serve(application).connect()
+        client.request("GET", "/")
+        assert client.read().body == b"a page"
         client.request("GET", "/", Connection="close")
-        client.read_all()
+        assert client.read().body == b"a page"
+        assert client.is_ended()
 
 
 class TestLoops:
@@ -178,17 +219,17 @@ class TestLoops:
             client.say("text", b"x")
             assert client.hear() == "x"
         assert site.get("/page").body == b"a page"
-        assert (site.pool.busy, site.pool.detached) == (0, 3)
+        until(lambda: (site.pool.busy, site.pool.detached) == (0, 3))
         for client in clients:
             client.close()
         until(site.is_quiet)
-        assert (site.pool.busy, site.pool.detached) == (0, 0)
+        until(lambda: (site.pool.busy, site.pool.detached) == (0, 0))
 
     def test_a_socket_first_used_when_the_request_is_over(self, serve):
         kept = []
 
         def application(environ, start_response):
-            kept.append(environ["wsgi.websocket"])
+            kept.append(environ.get("wsgi.websocket"))
             return page(environ, start_response)
 
         client = serve(application).connect()
@@ -208,6 +249,20 @@ class TestLoops:
         client = serve(application).connect()
         client.upgrade()
         assert (client.hear(), client.hear()) == ("hello", 1000)
+
+    def test_a_loop_that_sends_faster_than_its_client_reads(self, serve):
+        def application(environ, start_response):
+            for number in range(200):
+                environ["wsgi.websocket"].send(b"%d" % number + b"x" * 100_000)
+            return []
+
+        client = serve(application).connect(receive_buffer=4096)
+        client.wire.max_message_size = None
+        client.upgrade()
+        assert [client.hear()[:3] for _ in range(200)] == [
+            (b"%d" % number + b"xx")[:3] for number in range(200)
+        ]
+        assert client.hear() == 1000
 
 
 class TestSockets:

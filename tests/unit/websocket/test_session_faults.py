@@ -1,0 +1,99 @@
+"""Peers and handlers that a WebSocket session has to survive; on the rig of test_session."""
+
+import tracemalloc
+
+import pytest
+from unit.websocket.test_session import LIMITS, Rig
+from websockets.frames import Frame, Opcode
+
+from gpulse.store.message import Event
+
+
+def masked(opcode, data=b"", fin=True):
+    return bytes(Frame(opcode, data, fin).serialize(mask=True))
+
+
+def test_empty_fragments_without_end_take_no_memory():
+    rig = Rig()
+    rig.raw(masked(Opcode.TEXT, b"a", fin=False))
+    fragments = masked(Opcode.CONT, fin=False) * 1000
+    rig.raw(fragments)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(20):
+            rig.raw(fragments)
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown < 20_000
+    rig.raw(masked(Opcode.CONT, b"b"))
+    rig.pool.run()
+    assert rig.consumer.seen == [("on_message", "ab")]
+
+
+def test_a_client_is_not_cut_while_its_own_messages_wait_for_slow_handlers():
+    rig = Rig()
+    for number in range(LIMITS.inbox + 1):
+        rig.raw(masked(Opcode.TEXT, b"%d" % number))
+    assert not rig.connection.reading
+    for now in (20.0, 40.0, 60.0):
+        rig.session.deadline_passed(now)  # its pongs lie unread in the socket
+    assert not rig.connection.lost
+    rig.pool.run()
+    assert rig.connection.reading
+    rig.session.deadline_passed(80.0)
+    assert not rig.connection.lost
+    rig.session.deadline_passed(100.0)  # now silence counts
+    assert rig.connection.lost
+
+
+def test_a_client_that_reads_by_drops_does_not_put_off_the_end():
+    rig = Rig()
+    rig.connection.stuck = True
+    rig.session.send(1, b"x" * 100)
+    rig.session.close()
+    deadline = rig.connection.deadline
+    rig.session.write_progressed()
+    assert rig.connection.deadline == deadline
+
+
+def test_pongs_that_nobody_reads_are_bounded():
+    rig = Rig()
+    rig.connection.stuck = True
+    pings = masked(Opcode.PING, b"x" * 100) * 5
+    for _ in range(100):
+        if not rig.session.is_closing:
+            rig.raw(pings)
+    assert rig.session.is_closing
+    assert rig.sockets.slow_closed == 1
+    assert rig.connection.buffered < 2 * LIMITS.outgoing
+
+
+def test_one_large_message_under_way_does_not_make_a_pong_too_much():
+    rig = Rig()
+    rig.connection.stuck = True
+    rig.session.send(1, b"x" * LIMITS.outgoing * 2)
+    rig.raw(masked(Opcode.PING, b"x"))
+    rig.raw(masked(Opcode.TEXT, b"y"))
+    assert not rig.session.is_closing
+
+
+@pytest.mark.parametrize("takes_events", [False, True])
+def test_nothing_comes_after_on_close(takes_events):
+    rig = Rig(opened=False, takes_events=takes_events)
+    rig.session.deliver(Event("channel", "json", b'"x"'))
+    rig.connection.lose()
+    rig.session._message_received(Opcode.TEXT, b"of the same read")
+    rig.pool.run()
+    assert [handler for handler, *_ in rig.consumer.seen] == ["on_open", "on_close"]
+
+
+def test_a_socket_opened_while_the_worker_drains_is_told():
+    rig = Rig()
+    rig.sockets.draining = True
+    late = Rig()
+    late.sockets.draining = True
+    late.session.start(b"")
+    assert late.client.close_rcvd is None or late.client.close_rcvd.code == 1012
+    assert late.session.is_closing
