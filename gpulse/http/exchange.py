@@ -228,8 +228,11 @@ class Exchange:
     def switch(self, upgrade: "Upgrade") -> None:
         """Leave HTTP now, while the application still runs: for code that loops over a WebSocket.
 
-        :raises ClientGone: the client left before.
+        :raises ClientGone: the client left before, or has begun to read an HTTP response.
         """
+        response = self.response
+        if response is None or response.head_sent:
+            raise ClientGone("the request has its HTTP response")
         self.send(upgrade.head(self.server.common_headers(), []))
         # Not before: whoever sets it leaves the connection's release to the hub's switch.
         self.switched = True

@@ -188,6 +188,9 @@ class WebSocketConsumer:
             headers = accept(environ, self.subprotocols)
         except HandshakeError as error:
             return _text(error.status, error.reason, error.headers)
+        if not exchange.request.upgrade:
+            # The parser went on in HTTP behind it, so what follows cannot be frames.
+            return _text(400, "a WebSocket opens with a GET that has no body")
         if not origin_is_trusted(request):
             return _text(403, "this page's origin may not open a WebSocket here")
         services = cast(Services, environ[ENVIRON_KEY])

@@ -24,6 +24,7 @@ from websockets.protocol import Protocol as WireProtocol
 
 from gpulse.connection.connection import Connection
 from gpulse.connection.timers import DeadlineWheel
+from gpulse.errors import SubscribeError
 from gpulse.store.message import BINARY as BINARY_EVENT
 from gpulse.store.message import Event
 from gpulse.websocket.frames import BINARY, TEXT, encode_frame
@@ -313,6 +314,11 @@ class WebSocketSession:
                 args = [args[0].channel, args[0].message, None]  # type: ignore[attr-defined]
             self.handlers.handle(handler, *args)  # type: ignore[arg-type]
             failed = False
+        except SubscribeError as error:
+            if self._closed:  # a client that left while its handler waited for the store
+                log.debug("%s.%s: %s", type(self.handlers).__name__, event[0], error)
+            else:
+                log.exception("%s.%s raised", type(self.handlers).__name__, event[0])
         except Exception:
             log.exception("%s.%s raised", type(self.handlers).__name__, event[0])
         finally:

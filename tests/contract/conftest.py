@@ -1,12 +1,17 @@
-"""The stores that one contract is tested on: in memory, and a real Valkey reached in three ways."""
+"""What one contract is tested on: stores in memory and in a real Valkey reached in three ways, and
+sites on greenlets and on threads."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import gevent
 import pytest
 from contract.store_ground import Ear, Ground
+from contract.wsgi_site import Site, open_descriptors, until
 from services import Valkey, start_valkey
 
 from gpulse.store import Store
+from gpulse.worker.pools import GreenletPool, ThreadPool
 
 KINDS = ("memory", "unix", "tcp db 3", "password")
 
@@ -45,3 +50,22 @@ def store(ground: Ground) -> Store:
 @pytest.fixture
 def ear(ground: Ground, store: Store) -> Ear:
     return ground.ear(store)
+
+
+@pytest.fixture(params=[GreenletPool, ThreadPool], ids=["greenlets", "threads"])
+def serve(request: pytest.FixtureRequest) -> Iterator[Callable[..., Site]]:
+    """``serve(application, **site)`` gives a Site; at the end nothing of it may be left open."""
+    sites: list[tuple[Site, int]] = []
+
+    def start(application: Any, **kwargs: Any) -> Site:
+        # gevent's file threads and their descriptors stay for the next test.
+        gevent.get_hub().threadpool.apply(int)
+        before = open_descriptors()
+        site = Site(request.param, application, **kwargs)
+        sites.append((site, before))
+        return site
+
+    yield start
+    for site, before in reversed(sites):
+        site.close()
+        until(lambda before=before: open_descriptors() <= before)

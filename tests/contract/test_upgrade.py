@@ -3,7 +3,7 @@
 import logging
 
 import pytest
-from contract.wsgi_site import Site, open_descriptors, until
+from contract.wsgi_site import until
 from geventwebsocket.exceptions import WebSocketError
 
 from gpulse.http.exchange import Upgrade
@@ -11,24 +11,6 @@ from gpulse.websocket import compat
 from gpulse.websocket.frames import TEXT
 from gpulse.websocket.handshake import accept
 from gpulse.websocket.session import WebSocketSession
-from gpulse.worker.pools import GreenletPool, ThreadPool
-
-
-@pytest.fixture(params=[GreenletPool, ThreadPool], ids=["greenlets", "threads"])
-def serve(request):
-    """``serve(application, **site)`` gives a Site; at the end nothing of it may be left open."""
-    sites = []
-
-    def start(application, **kwargs):
-        before = open_descriptors()
-        site = Site(request.param, application, **kwargs)
-        sites.append((site, before))
-        return site
-
-    yield start
-    for site, before in reversed(sites):
-        site.close()
-        until(lambda before=before: open_descriptors() <= before)
 
 
 @pytest.fixture(autouse=True)

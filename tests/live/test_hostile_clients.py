@@ -20,12 +20,8 @@ HANDSHAKE = (
 )
 GET = b"GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n"
 UPLOAD = b"POST /body HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+CHUNKED = b"POST /body HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
 SOCKETS = (b"/echo", b"/room/hostile", b"/legacy")
-
-
-@pytest.fixture
-def pulse(start, mode) -> Pulse:
-    return start(*mode).ready()
 
 
 class Watch:
@@ -33,10 +29,16 @@ class Watch:
 
     def __init__(self, pulse: Pulse) -> None:
         self.pulse = pulse
-        for path in ("/version", "/pid"):
-            pulse.text(path)
+        # What is made once: the subscriber, the file threads.
+        for _ in range(20):
+            with open_client(pulse) as client:
+                client.sendall(UPLOAD % 700_000 + b"x" * 700_000)
+                read_head(client)
+            pulse.text("/file")
         for path in SOCKETS:
-            pulse.socket(path.decode()).close()
+            with pulse.socket(path.decode()) as client:
+                client.send("x")
+                client.recv(timeout=10)
         self._before = self._steady()
 
     def _facts(self) -> dict[str, int]:
@@ -50,7 +52,8 @@ class Watch:
         return now
 
     def settle(self, threads: int = 12) -> None:
-        """All is as it was; file threads and pool members that a load has made may stay."""
+        """All is as it was; what a load has made once may stay: file threads, members of the pool,
+        and a few connections to the store."""
         seen = []
 
         def is_back() -> bool:
@@ -58,7 +61,7 @@ class Watch:
             seen.append({key: now[key] for key in ("fds", "greenlets", "threads")})
             return (
                 now["pid"] == self._before["pid"]
-                and now["fds"] <= self._before["fds"]
+                and now["fds"] <= self._before["fds"] + 5
                 and now["greenlets"] <= self._before["greenlets"] + 55
                 and now["threads"] <= self._before["threads"] + threads
             )
@@ -67,7 +70,14 @@ class Watch:
             until(is_back, seconds=15)
         except AssertionError:
             raise AssertionError((self._before, seen[-1])) from None
-        assert "Traceback" not in self.pulse.log, self.pulse.log
+        assert_no_fault_of_ours(self.pulse)
+
+
+def assert_no_fault_of_ours(pulse: Pulse) -> None:
+    """The site's loop does not catch what gevent-websocket raises on a dead socket."""
+    log = pulse.log
+    assert log.count("Traceback") == log.count("WebSocketError: Socket is dead"), log
+    assert "failed with" not in log, log  # an error in a callback of the hub
 
 
 def open_client(pulse: Pulse, receive_buffer: int | None = None) -> socket.socket:
@@ -97,8 +107,7 @@ def read_head(client: socket.socket) -> bytes:
     return data
 
 
-def test_resets_at_every_stage(pulse):
-    watch = Watch(pulse)
+def resets_at_every_stage(pulse: Pulse) -> None:
     stages = [
         b"",
         b"G",
@@ -110,7 +119,7 @@ def test_resets_at_every_stage(pulse):
         GET % b"/file",
         UPLOAD % 2_000_000,
         UPLOAD % 2_000_000 + b"x" * 700_000,
-        b"POST /body HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+        CHUNKED + b"5\r\nab",
         b"not HTTP at all\r\n\r\n",
         *(HANDSHAKE % path for path in SOCKETS),
         *(HANDSHAKE % path + masked(Opcode.TEXT, b"x") * 50 for path in SOCKETS),
@@ -126,17 +135,14 @@ def test_resets_at_every_stage(pulse):
                     reset(client)
                 else:
                     leave(client)
-    watch.settle()
-    assert pulse.stop() == 0
 
 
-def test_drips_of_one_byte(pulse):
-    watch = Watch(pulse)
+def drips_of_one_byte(pulse: Pulse) -> None:
     clients = [open_client(pulse) for _ in range(3)]
     messages = [
         GET % b"/version",
         UPLOAD % 5 + b"hello",
-        b"POST /body HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        CHUNKED + b"5\r\nhello\r\n0\r\n\r\n",
     ]
     for at in range(max(map(len, messages))):
         for client, message in zip(clients, messages, strict=True):
@@ -151,12 +157,9 @@ def test_drips_of_one_byte(pulse):
             time.sleep(0.001)
         assert read_head(client).startswith(b"HTTP/1.1 101")
         assert client.recv(6) == b"\x81\x04drip"
-    watch.settle()
-    assert pulse.stop() == 0
 
 
-def test_thousands_of_pipelined_requests(pulse):
-    watch = Watch(pulse)
+def thousands_of_pipelined_requests(pulse: Pulse) -> None:
     count = 3000
     with open_client(pulse) as client:
         sender = threading.Thread(target=client.sendall, args=((GET % b"/version") * count,))
@@ -172,12 +175,9 @@ def test_thousands_of_pipelined_requests(pulse):
             at = max(0, received.rfind(b"HTTP/1.1 200 OK") + 1)
             rest = received[max(at, len(received) - 14) :]
         sender.join()
-    watch.settle()
-    assert pulse.stop() == 0
 
 
-def test_slow_readers_do_not_hold_up_the_others(pulse):
-    watch = Watch(pulse)
+def slow_readers_do_not_hold_up_the_others(pulse: Pulse) -> None:
     slow = []
     for number in range(12):
         client = open_client(pulse, receive_buffer=4096)
@@ -188,12 +188,9 @@ def test_slow_readers_do_not_hold_up_the_others(pulse):
     for client in slow:
         client.recv(1)
         reset(client)
-    watch.settle()
-    assert pulse.stop() == 0
 
 
-def test_garbage_behind_the_handshake(pulse):
-    watch = Watch(pulse)
+def garbage_behind_the_handshake(pulse: Pulse) -> None:
     garbage = [
         b"\x00" * 100,
         b"\xff" * 1000,
@@ -218,21 +215,15 @@ def test_garbage_behind_the_handshake(pulse):
                             break
                     except ConnectionResetError:
                         break
-    watch.settle()
-    assert pulse.stop() == 0
 
 
-def test_bad_handshakes_of_a_loop_are_answered_plainly(pulse):
-    watch = Watch(pulse)
+def bad_handshakes_of_a_loop_are_answered_plainly(pulse: Pulse) -> None:
     with open_client(pulse) as client:
         client.sendall((HANDSHAKE % b"/legacy").replace(b"Version: 13", b"Version: 7"))
         assert read_head(client).startswith(b"HTTP/1.1 426 ")
-    watch.settle()
-    assert pulse.stop() == 0
 
 
-def test_floods_and_clients_that_never_answer_a_close(pulse):
-    watch = Watch(pulse)
+def floods_and_clients_that_never_answer_a_close(pulse: Pulse) -> None:
     clients = []
     for path in SOCKETS:
         client = open_client(pulse, receive_buffer=4096)
@@ -249,13 +240,32 @@ def test_floods_and_clients_that_never_answer_a_close(pulse):
         assert pulse.text("/version") == "one"
     for client in clients:
         reset(client)
-    watch.settle()
+
+
+ROUNDS = (
+    resets_at_every_stage,
+    drips_of_one_byte,
+    thousands_of_pipelined_requests,
+    slow_readers_do_not_hold_up_the_others,
+    garbage_behind_the_handshake,
+    bad_handshakes_of_a_loop_are_answered_plainly,
+    floods_and_clients_that_never_answer_a_close,
+)
+
+
+def test_the_server_gets_over_each_round(start, mode):
+    """One server for all, so that what one round breaks cannot hide behind a restart."""
+    pulse = start(*mode).ready()
+    watch = Watch(pulse)
+    for play in ROUNDS:
+        play(pulse)
+        watch.settle()
     assert pulse.stop() == 0
 
 
 def test_a_stop_in_the_middle_of_everything(start, mode):
     """Nobody keeps the worker beyond the graceful timeout, and well-behaved sockets learn of it."""
-    pulse = start(*mode, "--graceful-timeout", "6").ready()
+    pulse = start(*mode, "--graceful-timeout", "2").ready()
     clients = []
     for stage in (
         b"",
@@ -278,8 +288,8 @@ def test_a_stop_in_the_middle_of_everything(start, mode):
     assert caught.value.rcvd is not None
     assert caught.value.rcvd.code == 1012
     assert pulse.process.wait(20) == 0
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 6
     pulse.assert_gone()
-    assert "Traceback" not in pulse.log, pulse.log
+    assert_no_fault_of_ours(pulse)
     for client in clients:
         client.close()

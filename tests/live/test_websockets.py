@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import time
 
 import pytest
@@ -23,9 +24,19 @@ def test_echo_text_and_bytes(start, mode):
     assert pulse.stop() == 0
 
 
+WITH_A_BODY = (
+    b"GET /echo HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+)
+
+
 def test_a_handshake_is_an_ordinary_request(start, mode):
     pulse = start(*mode).ready()
     assert pulse.get("/echo")[0] == 426
+    with socket.create_connection(("127.0.0.1", pulse.port), timeout=20) as client:
+        client.sendall(WITH_A_BODY)
+        assert client.recv(65536).startswith(b"HTTP/1.1 400 ")
     with pytest.raises(InvalidStatus) as caught:
         pulse.socket("/nowhere")
     assert caught.value.response.status_code == 404

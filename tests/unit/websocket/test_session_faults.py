@@ -6,6 +6,7 @@ import pytest
 from unit.websocket.test_session import LIMITS, Rig
 from websockets.frames import Frame, Opcode
 
+from gpulse.errors import SubscribeError
 from gpulse.store.message import Event
 
 
@@ -97,3 +98,16 @@ def test_a_socket_opened_while_the_worker_drains_is_told():
     late.session.start(b"")
     assert late.client.close_rcvd is None or late.client.close_rcvd.code == 1012
     assert late.session.is_closing
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_a_client_that_leaves_while_its_handler_subscribes_is_no_error(leaves, caplog):
+    def subscribe():
+        if leaves:
+            rig.connection.lose()
+        raise SubscribeError("channel 'a' was left before the store confirmed it")
+
+    rig = Rig(opened=False)
+    rig.consumer.reactions["on_open"] = subscribe
+    rig.pool.run()
+    assert ("Traceback" in caplog.text) is not leaves
