@@ -39,6 +39,10 @@ MAX_QUEUED = 10_000
 """Lines that wait for the disk; at about 200 bytes each, some 2 MB."""
 MAX_LINE = 16_384
 """Bytes of a line; a longer one loses its middle, as a traceback tells most at its ends."""
+GATHER = 0.05
+"""Seconds for which lines are gathered before they are written.  Each run of the writing thread
+takes the GIL from the hub, which then waits for it at its next system call: without this a line per
+request costs more than the request."""
 _CHUNK_LINES = 256
 _RETRY = 0.01
 """Seconds until a non-blocking descriptor that was full is tried again."""
@@ -198,8 +202,9 @@ class LineWriter:
         return finished and not self._lines
 
     # The calling side and the thread agree through _awake.  The caller appends, then writes a byte
-    # unless one is under way.  The thread takes the byte, clears _awake, then empties the queue:
-    # a line appended after the clearing has its own byte, one appended before is in the queue.
+    # unless one is under way.  The thread takes the byte, waits, clears _awake, then empties the
+    # queue: a line appended after the clearing has its own byte, one appended before is in the
+    # queue.
 
     def _wake(self) -> None:
         if not self._awake:
@@ -212,6 +217,8 @@ class LineWriter:
         """The native thread: sleep in read(2), without the GIL, until there is something."""
         while True:
             os.read(self._wake_read, 4096)
+            if not self._closing:
+                self._sleep(GATHER)
             self._awake = False
             closing = self._closing
             self._swap()
