@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from master_process import MasterProcess
 from pulse import Pulse
 
 MODES = {"greenlet": ["--greenlet", "50"], "thread": ["--thread-workers", "5"]}
@@ -30,3 +31,19 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Pulse]]:
 def mode(request: pytest.FixtureRequest) -> list[str]:
     """The options of one mode."""
     return MODES[request.param]
+
+
+@pytest.fixture
+def start_master(tmp_path: Path) -> Iterator[Callable[..., MasterProcess]]:
+    """Start a master over its stub worker; at the end nothing of it may be left."""
+    started: list[MasterProcess] = []
+
+    def start_process(**options: object) -> MasterProcess:
+        master = MasterProcess(tmp_path, **options)
+        started.append(master)
+        return master
+
+    yield start_process
+    for master in started:
+        master.close()
+        master.assert_gone()

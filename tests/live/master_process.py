@@ -7,32 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
+
+from pulse import is_alive, until
 
 STUB = Path(__file__).with_name("master_stub.py")
 DEADLINE = 15.0
-
-
-def until(look, seconds=DEADLINE):
-    """Poll until ``look()`` is true; returns what it returned."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = look()
-        if found:
-            return found
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds} s: {look}")
-        time.sleep(0.01)
-
-
-def is_alive(pid):
-    """Whether the process runs; a zombie, which waits for its parent, does not."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
 
 
 class MasterProcess:

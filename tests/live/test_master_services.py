@@ -9,24 +9,15 @@ import stat
 from pathlib import Path
 
 import pytest
-from master_process import DEADLINE, MasterProcess, answer, until
+from master_process import DEADLINE, answer
+from pulse import until
 
 from gpulse.master.store_process import answers
 
 
 @pytest.fixture
-def start(tmp_path):
-    started = []
-
-    def start(**options):
-        master = MasterProcess(tmp_path, **options)
-        started.append(master)
-        return master
-
-    yield start
-    for master in started:
-        master.close()
-        master.assert_gone()
+def start(start_master):
+    return start_master
 
 
 @pytest.fixture

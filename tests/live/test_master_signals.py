@@ -5,22 +5,13 @@ import signal
 from pathlib import Path
 
 import pytest
-from master_process import MasterProcess, answer, is_alive, until
+from master_process import MasterProcess, answer
+from pulse import is_alive, until
 
 
 @pytest.fixture
-def start(tmp_path):
-    started = []
-
-    def start(**options):
-        master = MasterProcess(tmp_path, **options)
-        started.append(master)
-        return master
-
-    yield start
-    for master in started:
-        master.close()
-        master.assert_gone()
+def start(start_master):
+    return start_master
 
 
 def serving(start, workers=2, **options):
