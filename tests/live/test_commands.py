@@ -330,6 +330,8 @@ def test_an_interrupt_while_the_site_is_imported_is_quiet(site: Site) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background job ignores the signal, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as command:
         for _ in range(int(DEADLINE * 100)):
             if (site.directory / "started").exists():
