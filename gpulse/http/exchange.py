@@ -105,7 +105,7 @@ class Exchange:
         """True if the client has its response, or will."""
         server = self.server
         self.started = time.monotonic()
-        # HTTP/1.0 clients and a worker that drains get one response per connection.
+        # A worker that drains gives a connection this one response more.
         keep_alive = self.keep_alive and not server.draining
         response = self.response = Response(
             self.request, self.send, server.common_headers(), keep_alive

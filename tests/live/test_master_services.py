@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import socket
 import stat
@@ -114,9 +113,6 @@ class TestSystemd:
             receive(notify_socket, "WATCHDOG=1")
         master.children()
 
-    @pytest.mark.skipif(
-        not shutil.which("systemd-socket-activate"), reason="systemd is not installed"
-    )
     def test_a_socket_that_systemd_opened_takes_the_place_of_bind(self, start, tmp_path):
         path = str(tmp_path / "site.sock")
         master = start(
