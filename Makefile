@@ -57,7 +57,7 @@ check-oldest: $(PACKAGING)
 	PYTHON=$(PYTHON) tests/venv.sh $(OLDEST)
 	sed -n '/^install_requires/,/^psycopg3/s/^    \([a-z0-9-]*\) >= \(.*\)/\1==\2/p' setup.cfg \
 	    > $(OLDEST)/constraints
-	$(OLDEST)/bin/python -m pip install -q -c $(OLDEST)/constraints -e '.[standard]' \
+	$(OLDEST)/bin/python -m pip install -q -c $(OLDEST)/constraints -e '.[standard,chat]' \
 	    hypothesis pytest pytest-timeout
 	$(OLDEST)/bin/python -m pytest tests/unit
 
@@ -73,9 +73,9 @@ $(VENV)/.made:
 	touch $@
 
 $(VENV)/.run: $(VENV)/.made $(PACKAGING)
-	$(BIN)/python -m pip install -q -e '.[standard]'
+	$(BIN)/python -m pip install -q -e '.[standard,chat]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.made $(PACKAGING)
-	$(BIN)/python -m pip install -q -e '.[standard,test,docs]'
+	$(BIN)/python -m pip install -q -e '.[standard,chat,test,docs]'
 	touch $@ $(VENV)/.run

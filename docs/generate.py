@@ -28,7 +28,7 @@ from gpulse.cli import BROKEN_PIPE, INTERRUPTED
 from gpulse.http.limits import Limits
 from gpulse.master import signals
 from gpulse.master.policy import LASTING
-from gpulse.options import GROUPS, OPTIONS, Option, show_plain
+from gpulse.options import BY_NAME, GROUPS, OPTIONS, Option, show_plain
 from gpulse.scoreboard import Cell, WorkerState
 from gpulse.websocket.session import SocketLimits
 
@@ -36,12 +36,15 @@ REFERENCE = Path(__file__).resolve().parent / "reference"
 
 BOUNDED = (
     ("Connections and the pool", ("connection.connection", "connection.acceptor", "worker.pools")),
-    ("Worker", ("worker.worker", "logs")),
+    ("TLS and proxies", ("connection.tls", "connection.proxyheader", "trust", "http.forwarded")),
+    ("Requests and responses", ("http.parser", "http.protocol", "http.response", "http.exchange")),
+    ("Logs and ids", ("http.accesslog", "logformat.jsonline", "syslog", "requestid")),
+    ("Worker", ("worker.worker", "worker.psycopg", "worker.stack", "logs")),
     ("WebSocket code outside the consumers' limits", ("websocket.consumer", "websocket.compat")),
     ("Data store", ("store.base", "store.message", "store.client", "store.subscriber")),
     ("Store in memory, and presence", ("store.memory", "store.presence")),
     ("Master", ("master.policy", "master.backoff", "master.sidecar", "master.store_process")),
-    ("Configuration", ("options", "values", "config", "site", "handover", "scoreboard")),
+    ("Configuration", ("options", "values", "paths", "config", "site", "handover", "scoreboard")),
 )
 """Title of a section -> modules below ``gpulse`` whose documented constants it shows."""
 
@@ -284,10 +287,12 @@ def limits_page() -> str:
 
 def _dataclass_table(kind: Any) -> str:
     described = docstrings(kind)
-    rows = [
-        (f"``{field.name}``", number(field.default), described[field.name])
-        for field in fields(kind)
-    ]
+    rows = []
+    for field in fields(kind):
+        option = BY_NAME.get(field.metadata.get("option", ""))
+        meaning = described[field.name] if option is None else f":option:`{option.flag}`."
+        value = number(field.default) if field.default is not None else ""
+        rows.append((f"``{field.name}``", value, meaning))
     source = f"From ``{kind.__module__}.{kind.__name__}``.\n\n"
     return source + table((22, 14, 64), ("Limit", "Value", "Meaning"), rows)
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 
-from gpulse import __version__, arguments, config, logs, site
+from gpulse import __version__, arguments, config, logs, site, syslog
 from gpulse.config import Config, Layer, Source
 from gpulse.errors import FileError, GpulseError, UsageError
 from gpulse.handover import Handover
@@ -217,7 +217,9 @@ def check_surroundings(merged: Config) -> list[GpulseError]:
         privileges.resolve(merged.user, merged.group)
     except GpulseError as error:
         wrong.append(error)
-    paths = {"pid_file": merged.pid_file, "access_log": merged.access_log}
+    paths = {"pid_file": merged.pid_file}
+    if merged.access_log is not None and syslog.is_file(merged.access_log):
+        paths["access_log"] = merged.access_log
     for address in merged.bind:
         if address.startswith("unix:"):
             paths["bind"] = address.removeprefix("unix:")

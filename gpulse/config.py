@@ -77,18 +77,54 @@ class Config:
     bind: tuple[str, ...]
     backlog: int
     max_websockets: int
+    max_connections: int
+    max_connection_requests: int
+    max_queued: int
+    limit_request_line: int
+    limit_request_fields: int
+    limit_request_head: int
+    limit_request_body: int
+    limit_chunk_overhead: int
+    limit_trailers: int
+    spool_threshold: int
+    spool_directory: str | None
     data_store: str
     pulse_app_name: str
     timeout: float
     graceful_timeout: float
     boot_timeout: float
     keep_alive: float
+    head_timeout: float
+    body_timeout: float
+    body_min_rate: int
+    write_timeout: float
+    write_min_rate: int
+    queue_timeout: float
+    request_timeout: tuple[tuple[str, float], ...]
+    trusted_proxies: tuple[str, ...]
+    forwarded_headers: tuple[str, ...]
+    proxy_protocol: bool
+    tls_certificate: str | None
+    tls_key: str | None
+    tls_sni: tuple[tuple[str, str, str], ...]
+    """Name, certificate and key of each."""
+    tls_minimum_version: str
+    tls_ciphers: str | None
+    tls_client_ca: str | None
+    tls_client_certificates: str
+    tls_handshake_timeout: float
+    sendfile_root: tuple[tuple[str, str], ...]
+    """URL prefix and directory of each; an empty prefix is X-Sendfile's."""
+    live_path: str | None
+    ready_path: str | None
     pid_file: str | None
     user: str | None
     group: str | None
     umask: int | None
     log_level: str
     access_log: str | None
+    access_log_format: str
+    request_id: bool
     config: str | None
     origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     notes: tuple[str, ...] = field(default=(), repr=False, compare=False)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from gpulse.config import Config
 from gpulse.scoreboard import Scoreboard
+from gpulse.tlsfiles import TlsFiles
 
 REPORT_BYTES = 1000
 """The longest report in bytes: shorter than PIPE_BUF, so that it is written whole or not at all."""
@@ -39,6 +40,8 @@ class Handover:
     runtime_dir: str
     """The master's private directory (0700), empty where it has none; who sees the master die
     removes it."""
+    tls: TlsFiles | None = None
+    """The certificates and keys, read before the privileges were dropped; None for plain HTTP."""
 
     def report(self, line: str) -> None:
         """Tell the master, in one line, why this worker cannot become ready."""

@@ -12,6 +12,7 @@ Under systemd, which stamps lines itself, ``<6>gpulse[worker 3] reload: ...`` (s
 The master logs synchronously.  A worker may not: one slow disk or full pipe under the hub would
 stop every connection.  It gives its lines to a :class:`LineWriter`, whose native thread does the
 blocking write(2).  The queue is bounded in lines; lines over the bound are dropped and counted.
+Where they go is a :class:`Sink`: a descriptor, a file, or a socket of ``gpulse.syslog``.
 
 Locking: :class:`LineWriter` takes none.  ``deque.append`` and ``popleft`` are atomic, and a lock
 could deadlock in a signal handler or finalizer that logs.  Its wake-up is a pipe, and its thread is
@@ -31,8 +32,9 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
+from gpulse import syslog
 from gpulse.errors import FileError
 
 MAX_QUEUED = 10_000
@@ -144,19 +146,127 @@ class AsyncHandler(logging.Handler):
             self.handleError(record)
 
 
-class LineWriter:
-    """Lines to a file or descriptor, written by a native thread of its own.
+class Sink(Protocol):
+    """Where the lines of a :class:`LineWriter` go.
 
-    :param target: a path (opened for appending, made if missing) or an open descriptor, which is
-        borrowed and never closed.
+    Its thread calls ``write`` and at last ``close``, and both may block; ``reopen`` is for any
+    thread, may not block for long, and takes effect at the next ``write``.
+    """
+
+    def write(self, lines: list[bytes]) -> int:
+        """Write lines, each with its newline; returns how many are lost.
+
+        May be given none, for a reopen's sake.
+        """
+
+    def reopen(self) -> None:
+        """Look anew for what may have been replaced.
+
+        :raises FileError: it is not there; what was open goes on being used.
+        """
+
+    def close(self) -> None:
+        """Let go of what was opened."""
+
+
+class DescriptorSink:
+    """An open descriptor, borrowed and never closed."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._sleep = _original("time", "sleep")
+
+    def write(self, lines: list[bytes]) -> int:
+        rest = self._write_all(b"".join(lines))
+        return min(rest.count(b"\n"), len(lines))
+
+    def reopen(self) -> None:
+        """A descriptor is left alone."""
+
+    def close(self) -> None:
+        """The descriptor is its owner's."""
+
+    def _write_all(self, whole: bytes) -> bytes:
+        """Returns what could not be written."""
+        data = memoryview(whole)
+        while data:
+            try:
+                data = data[os.write(self._fd, data) :]
+            except BlockingIOError:
+                self._sleep(_RETRY)
+            except OSError:
+                # No space, no reader, no device: nobody is left to tell but the counter.
+                break
+        return bytes(data)
+
+
+class FileSink(DescriptorSink):
+    """A file, opened for appending and made if it is missing.
+
+    :raises FileError: it cannot be opened.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(_open(path))
+        self._path = path
+        self._reopened: deque[int] = deque()
+        self._torn = False
+        """The file ends within a line: there the disk became full."""
+
+    def write(self, lines: list[bytes]) -> int:
+        self._swap()
+        data = b"".join(lines)
+        if self._torn and data:
+            data = b"\n" + data  # one line is spoilt already; the next is not to be
+        rest = self._write_all(data)
+        written = len(data) - len(rest)
+        if written:
+            self._torn = data[written - 1] != ord("\n")
+        return min(rest.count(b"\n"), len(lines))
+
+    def reopen(self) -> None:
+        self._reopened.append(_open(self._path))
+
+    def close(self) -> None:
+        self._swap()
+        os.close(self._fd)
+
+    def _swap(self) -> None:
+        while self._reopened:
+            os.close(self._fd)
+            self._fd = self._reopened.popleft()
+            self._torn = False
+
+
+def open_sink(target: str, tag: str = syslog.TAG, *, patient: bool = False) -> Sink:
+    """What a value of ``--access-log`` names: a path, "-", "syslog:..." or "journal:...".
+
+    :param tag: the program's name in the system's log, unless the target has one.
+    :param patient: a system's log that is not there is waited for instead of refused.
+    :raises FileError: it cannot be opened or reached.
+    """
+    if target == "-":
+        return DescriptorSink(1)
+    if syslog.is_file(target):
+        return FileSink(target)
+    return syslog.DatagramSink(syslog.parse(target, tag), patient=patient)
+
+
+class LineWriter:
+    """Lines to a sink, written by a native thread of its own.
+
+    :param target: a path, an open descriptor, which is borrowed, or any sink, which is closed at
+        the end.
     :param limit: lines that may wait; one more is dropped and counted in ``dropped``.
     :raises FileError: the path cannot be opened.
     """
 
-    def __init__(self, target: str | int, limit: int = MAX_QUEUED) -> None:
-        self._path = target if isinstance(target, str) else None
-        self._fd = target if isinstance(target, int) else _open(target)
-        self._reopened: deque[int] = deque()
+    def __init__(self, target: str | int | Sink, limit: int = MAX_QUEUED) -> None:
+        if isinstance(target, str):
+            target = FileSink(target)
+        elif isinstance(target, int):
+            target = DescriptorSink(target)
+        self._sink: Sink = target
         self._lines: deque[bytes] = deque()
         self._wake_read, wake_write = os.pipe()
         os.set_blocking(wake_write, False)
@@ -184,8 +294,8 @@ class LineWriter:
 
         :raises FileError: it cannot be opened; the old file goes on being written.
         """
-        if self._path is not None and not self._closing:
-            self._reopened.append(_open(self._path))
+        if not self._closing:
+            self._sink.reopen()
             self._wake()
 
     def close(self, deadline: float) -> bool:
@@ -221,34 +331,18 @@ class LineWriter:
                 self._sleep(GATHER)
             self._awake = False
             closing = self._closing
-            self._swap()
+            self._write_some()  # even no line, so that a reopened file is not kept open
             while self._lines:
                 self._write_some()
             if closing:
                 break
-        self._swap()
+        self._sink.close()
         os.close(self._wake_read)
-        if self._path is not None:
-            os.close(self._fd)
         self._done.release()
-
-    def _swap(self) -> None:
-        while self._reopened:
-            os.close(self._fd)
-            self._fd = self._reopened.popleft()
 
     def _write_some(self) -> None:
         count = min(len(self._lines), _CHUNK_LINES)
-        data = memoryview(b"".join([self._lines.popleft() for _ in range(count)]))
-        while data:
-            try:
-                data = data[os.write(self._fd, data) :]
-            except BlockingIOError:
-                self._sleep(_RETRY)
-            except OSError:
-                # No space, no reader, no device: nobody is left to tell but the counter.
-                self.dropped += bytes(data).count(b"\n")
-                return
+        self.dropped += self._sink.write([self._lines.popleft() for _ in range(count)])
 
 
 def _open(path: str) -> int:

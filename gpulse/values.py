@@ -11,7 +11,9 @@ Bounds are not checked here: they are columns of the table in ``gpulse.options``
 """
 
 import math
+import posixpath
 import re
+from collections.abc import Callable
 
 from gpulse import address, cpus, storeurl
 from gpulse.errors import GpulseError
@@ -58,6 +60,20 @@ def seconds(raw: object) -> float:
     if not math.isfinite(value):
         raise ValueError("must be a number of seconds")
     return value
+
+
+_SIZES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
+
+
+def size(raw: object) -> int:
+    """Bytes: a number, or a text such as 64k, 10m, 1g (powers of 1,024)."""
+    if isinstance(raw, str):
+        found = re.fullmatch(r"([0-9]{1,15})([kmg]?)b?", raw.strip().lower())
+        if found:
+            return int(found[1]) * _SIZES[found[2]]
+    elif isinstance(raw, int) and not isinstance(raw, bool):
+        return raw
+    raise ValueError("must be a number of bytes, such as 65536, 64k, 10m or 1g")
 
 
 def text(raw: object) -> str | None:
@@ -128,7 +144,7 @@ def target(raw: object) -> str | None:
 
 def addresses(raw: object) -> tuple[str, ...]:
     """Bind addresses: a list, or text with commas or spaces between them."""
-    texts = _words(raw)
+    texts = _words(raw, "an address or a list of addresses")
     if not texts:
         raise ValueError("must name at least one address such as 127.0.0.1:8060")
     for text in texts:
@@ -143,14 +159,83 @@ def addresses(raw: object) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _words(raw: object) -> list[str]:
+def _words(raw: object, what: str) -> list[str]:
+    """Texts: a list, or one text with commas or spaces between them."""
     if isinstance(raw, (list, tuple)):
-        return [word for item in raw for word in _words(item)]
+        return [word for item in raw for word in _words(item, what)]
     if isinstance(raw, str):
         return raw.replace(",", " ").split()
     if isinstance(raw, int) and not isinstance(raw, bool):
         return [str(raw)]
-    raise ValueError("must be an address or a list of addresses")
+    raise ValueError(f"must be {what}")
+
+
+def tls_version(raw: object) -> str:
+    if isinstance(raw, float):  # TOML: 1.2
+        raw = str(raw)
+    if raw in ("1.2", "1.3"):
+        return str(raw)
+    raise ValueError("must be 1.2 or 1.3")
+
+
+def client_certificates(raw: object) -> str:
+    if raw in ("off", "optional", "required"):
+        return str(raw)
+    if raw is False:  # YAML's and TOML's habit of what off means
+        return "off"
+    raise ValueError("must be off, optional or required")
+
+
+def server_names(raw: object) -> tuple[tuple[str, str, str], ...]:
+    """``NAME=CERTIFICATE[:KEY]``; the key is in the certificate's file unless one is named."""
+    found = []
+    for word in _words(raw, "NAME=CERTIFICATE or a list of such texts"):
+        name, equals, paths = word.partition("=")
+        certificate, _, key = paths.partition(":")
+        if not equals or not certificate:
+            raise ValueError(f"{word} is not NAME=CERTIFICATE or NAME=CERTIFICATE:KEY")
+        if not re.fullmatch(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*", name.lower()):
+            raise ValueError(f"{name} is no host name")
+        found.append((name.lower(), certificate, key or certificate))
+    return tuple(found)
+
+
+def show_server_names(value: object) -> str:
+    return _show_rows(value, 3, lambda row: f"{row[0]}={row[1]}:{row[2]}")
+
+
+def _show_rows(value: object, size: int, show: Callable[[tuple[str, ...]], str]) -> str:
+    """A checked value row by row; what was refused as it came."""
+    if not isinstance(value, tuple) or not all(
+        isinstance(row, tuple) and len(row) == size for row in value
+    ):
+        return show_plain(value)
+    return ",".join(map(show, value)) or "none"
+
+
+def sendfile_roots(raw: object) -> tuple[tuple[str, str], ...]:
+    """``PATH`` or ``/PREFIX=PATH``; the directory must be given from the root."""
+    found = []
+    for word in _words(raw, "a directory or a list of directories"):
+        prefix, equals, path = word.rpartition("=")
+        if equals and not re.fullmatch(r"/[\x21-\x7e]*", prefix):
+            raise ValueError(f"{word}: the prefix must begin with /, as in /protected/=/srv/files")
+        if not path.startswith("/") or posixpath.normpath(path).strip("/") == "":
+            raise ValueError(f"{word}: must name a directory from the root, and not the root")
+        found.append((prefix, path))
+    return tuple(found)
+
+
+def show_sendfile_roots(value: object) -> str:
+    return _show_rows(value, 2, lambda row: "=".join(row) if row[0] else row[1])
+
+
+def url_path(raw: object) -> str | None:
+    if raw == "":
+        return None
+    if isinstance(raw, str) and re.fullmatch(r"/[\x21\x22\x24-\x3e\x40-\x7e]*", raw):
+        return raw
+    raise ValueError("must be a path such as /-/live, or empty")
 
 
 def data_store(raw: object) -> str:
@@ -179,6 +264,15 @@ def show_plain(value: object) -> str:
     if not shown or not shown.isprintable() or " " in shown:
         shown = repr(shown)
     return shown if len(shown) <= 200 else f"{shown[:200]}..."
+
+
+def show_size(value: object) -> str:
+    """The largest unit that needs no fraction."""
+    if isinstance(value, int) and not isinstance(value, bool) and value:
+        for unit in ("g", "m", "k"):
+            if value % _SIZES[unit] == 0:
+                return f"{value // _SIZES[unit]}{unit}"
+    return show_plain(value)
 
 
 def show_mode(value: object) -> str:

@@ -4,6 +4,7 @@
 ``SECRET_KEY``      needed where DEBUG is off; else made once and kept in the file secret_key
 ``ALLOWED_HOSTS``   host names, separated by commas (default: this machine only)
 ``DATABASE_URL``    see database.py (default: db.sqlite3 beside manage.py)
+``STATIC_ROOT``     where collectstatic puts files (default: static_root beside manage.py)
 """
 
 import os
@@ -63,6 +64,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",  # serves STATIC_ROOT
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -95,6 +97,13 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "page"
 
 STATIC_URL = "static/"
-STATIC_ROOT = BASE_DIR / "static_root"  # `manage.py collectstatic` fills it for the proxy
+STATIC_ROOT = os.environ.get("STATIC_ROOT") or BASE_DIR / "static_root"
+WHITENOISE_AUTOREFRESH = DEBUG  # also under the test runner, which turns DEBUG off
+if not DEBUG:
+    # Names with a hash, for ever in the browser's cache; they exist from `collectstatic` on.
+    STORAGES = {
+        "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+        "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+    }
 
 GPULSE = {"pulse_app_name": "chat"}  # every option of `manage.py pulse` may stand here

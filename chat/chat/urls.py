@@ -2,7 +2,6 @@
 
 from django.contrib import admin
 from django.contrib.auth.views import LoginView, LogoutView
-from django.contrib.staticfiles.urls import staticfiles_urlpatterns
 from django.urls import path
 
 from chat.consumers import Room
@@ -15,6 +14,4 @@ urlpatterns = [
     path("accounts/login/", LoginView.as_view(), name="login"),
     path("accounts/logout/", LogoutView.as_view(), name="logout"),
     path("admin/", admin.site.urls),
-    # With DEBUG on only; with DEBUG off this list is empty and the proxy serves STATIC_ROOT.
-    *staticfiles_urlpatterns(),
 ]

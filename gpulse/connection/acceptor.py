@@ -40,13 +40,16 @@ class Acceptor:
         self._accepted = accepted
         self._watcher = loop.io(listener.fileno(), 1)
         self._timer: Any = None
+        self._is_started = False
         self._is_tcp = listener.family in (socket.AF_INET, socket.AF_INET6)
 
     def start(self) -> None:
+        self._is_started = True
         self._watcher.start(self._acceptable)
 
     def stop(self) -> None:
         """Take no more; connections in the kernel's queue are left to the other workers."""
+        self._is_started = False
         self._watcher.stop()
         if self._timer is not None:
             self._timer.stop()
@@ -59,6 +62,8 @@ class Acceptor:
 
     def _acceptable(self) -> None:
         for _ in range(BATCH):
+            if not self._is_started:
+                return  # stopped by whoever took the last one
             try:
                 # The C method: no Python-level socket object, patched or not, is made.
                 fd, peer = _socket.socket._accept(self._listener)  # type: ignore[attr-defined]

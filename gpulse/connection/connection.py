@@ -14,11 +14,20 @@ only marks the connection ``lost``; the descriptor is closed at :meth:`release`.
 The write buffer.  Output that the kernel does not take is kept in ``_out``; the writer learns its
 size from ``buffered`` and is bound to stop: the HTTP exchange waits at HIGH_WATER, the WebSocket
 session closes a slow reader at its own limit.
+
+A file in the buffer (:meth:`Connection.send_file`) is sent by the kernel, sendfile(2), on a file
+thread, for a page of it may have to be read from a disk first.  Meanwhile nobody holds a pool
+member, and the descriptor is not closed either.
 """
 
 import _socket
+import array
+import contextlib
+import fcntl
 import logging
+import os
 import socket
+import termios
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +41,9 @@ theirs."""
 
 HIGH_WATER = 262_144
 """Buffered bytes at which a writer on the pool has to wait until the buffer is empty again."""
+
+FILE_STEP = 1_048_576
+"""Bytes of a file that one visit of a file thread sends at most."""
 
 log = logging.getLogger("gpulse.worker")
 
@@ -54,6 +66,24 @@ class Protocol(TypingProtocol):
         """The connection is lost or closed; called once."""
 
 
+class _FileInBuffer:
+    """The rest of a file that is being sent; as long as its bytes."""
+
+    __slots__ = ("fd", "left", "offset", "run")
+
+    def __init__(self, fd: int, offset: int, left: int, run: Callable[..., None]) -> None:
+        self.fd = fd
+        self.offset = offset
+        self.left = left
+        self.run = run
+
+    def __len__(self) -> int:
+        return self.left
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
 class Connection:
     """See the module's text.
 
@@ -68,6 +98,7 @@ class Connection:
         "__weakref__",
         "_closed",
         "_drained",
+        "_file_away",
         "_finish",
         "_held",
         "_out",
@@ -77,16 +108,20 @@ class Connection:
         "_writer",
         "buffered",
         "deadline",
+        "flushed",
         "listener",
         "loop",
         "lost",
         "peer",
         "protocol",
+        "speaker",
         "wheel",
         "wheel_bucket",
     )
 
     protocol: Protocol
+    takes_files = True
+    """Whether :meth:`send_file` can be used."""
 
     def __init__(
         self,
@@ -102,16 +137,21 @@ class Connection:
         self._reading = False
         self._writer: Any = None
         # Made when it is needed: an empty deque is 760 bytes, and most connections are idle.
-        self._out: deque[bytes | memoryview] | None = None
+        self._out: deque[bytes | memoryview | _FileInBuffer] | None = None
+        self._file_away = False  # a file thread uses the socket
         self._drained: Callable[[], None] | None = None
         self._finish = False
         self._held = False
         self.buffered = 0
+        self.flushed = 0
+        """Bytes that ever went from the buffer to the kernel."""
         self.lost = False
         self.deadline = NEVER
         self.wheel_bucket = 0
         self.loop = loop
         self.peer = peer
+        self.speaker = peer
+        """Whose word is what arrives: the peer, whom a proxy says it relays, or None for nobody."""
         self.listener = listener
         self.wheel = wheel
         self._closed = closed
@@ -178,37 +218,62 @@ class Connection:
 
     def enqueue(self, data: bytes | memoryview) -> None:
         """Buffer output behind what is buffered already."""
+        if not self.lost:
+            self._append(data)
+
+    def send_file(self, fd: int, offset: int, size: int, run: Callable[..., None]) -> None:
+        """Send a part of a file behind what is buffered.
+
+        :param fd: owned from now on.
+        :param size: bytes, 1 or more; if the file turns out shorter, the connection is cut.
+        :param run: ``in_file_thread`` of the pool.
+        """
+        piece = _FileInBuffer(fd, offset, size, run)
         if self.lost:
-            return
+            piece.close()
+        else:
+            self._append(piece)
+
+    def _append(self, piece: "bytes | memoryview | _FileInBuffer") -> None:
         if self._out is None:
             self._out = deque()
-        self._out.append(data)
-        self.buffered += len(data)
-        if self._writer is None:
+        self._out.append(piece)
+        self.buffered += len(piece)
+        if self._writer is None and not self._file_away:
             self._writer = self.loop.io(self._sock.fileno(), _WRITE)
             self._writer.start(self._writable)
 
     def _writable(self) -> None:
-        progress = False
+        progress = 0
         out = self._out
         while out:
             data = out[0]
+            if type(data) is _FileInBuffer:
+                self._stop_writing()
+                self._file_away = True
+                data.run(self._send_from_file, (data,), self._sent_from_file, data)
+                break
             try:
-                sent = self._sock.send(data)
+                sent = self._sock.send(data)  # type: ignore[arg-type]
             except (BlockingIOError, InterruptedError):
                 break
             except OSError:
                 self.abort()
                 return
-            progress = True
+            progress += sent
             self.buffered -= sent
             if sent < len(data):
-                out[0] = memoryview(data)[sent:]
+                out[0] = memoryview(data)[sent:]  # type: ignore[arg-type]
                 break
             out.popleft()
+        self._progressed(progress)
+
+    def _progressed(self, sent: int) -> None:
+        """So many bytes left the buffer."""
+        self.flushed += sent
         try:
-            if out:
-                if progress:
+            if self._out:
+                if sent:
                     on_progress = getattr(self.protocol, "write_progressed", None)
                     if on_progress is not None:
                         on_progress()
@@ -222,6 +287,44 @@ class Connection:
             self._protocol_raised()
         if self._finish and not self.buffered:
             self._end()
+
+    def _send_from_file(self, piece: _FileInBuffer) -> int:
+        """On a file thread: the bytes sent; 0 at the end of the file."""
+        return os.sendfile(self._sock.fileno(), piece.fd, piece.offset, min(piece.left, FILE_STEP))
+
+    def _sent_from_file(
+        self, piece: _FileInBuffer, sent: int | None, error: BaseException | None
+    ) -> None:
+        self._file_away = False
+        if self.lost:
+            piece.close()
+            self._end()
+            return
+        if isinstance(error, BlockingIOError):
+            sent = 0
+        elif not sent:
+            log.debug("%s: a file ended early or broke: %s", self.peer, error)
+            self.abort()
+            return
+        piece.offset += sent
+        piece.left -= sent
+        self.buffered -= sent
+        if not piece.left and self._out:
+            self._out.popleft()
+            piece.close()
+        if self._out:
+            self._writer = self.loop.io(self._sock.fileno(), _WRITE)
+            self._writer.start(self._writable)
+        self._progressed(sent)
+
+    def unsent(self) -> int:
+        """Bytes that the kernel holds and the peer has not acknowledged (SIOCOUTQ, tcp(7))."""
+        size = array.array("i", [0])
+        try:
+            fcntl.ioctl(self._sock.fileno(), termios.TIOCOUTQ, size)
+        except (OSError, ValueError):
+            return 0
+        return size[0]
 
     def _stop_writing(self) -> None:
         if self._writer is not None:
@@ -244,7 +347,10 @@ class Connection:
         """
         dropped = 0
         while self._out is not None and len(self._out) > 1:
-            dropped += len(self._out.pop())
+            piece = self._out.pop()
+            dropped += len(piece)
+            if type(piece) is _FileInBuffer:
+                piece.close()
         self.buffered -= dropped
         return dropped
 
@@ -308,12 +414,20 @@ class Connection:
         self.deadline = NEVER
         self.pause_reading()
         self._stop_writing()
-        self._out = None
+        out, self._out = self._out, None
+        for piece in out or ():
+            if type(piece) is _FileInBuffer and not self._file_away:
+                piece.close()
         self.buffered = 0
         if self._drained is not None:
             drained, self._drained = self._drained, None
             drained()
-        if self._held or self._sock.fileno() < 0:
+        if self._sock.fileno() < 0:
+            return
+        if self._held or self._file_away:
+            # Whoever uses the descriptor keeps it open; the peer learns of the end now.
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
             return
         self._reader.close()
         self._sock.close()

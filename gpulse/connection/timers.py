@@ -45,8 +45,8 @@ class DeadlineWheel:
 
     def set(self, item: Timed, deadline: float) -> None:
         """Give the item a deadline in place of the one it has; NEVER takes it away."""
-        item.deadline = deadline
-        if deadline == NEVER:
+        earlier, item.deadline = item.deadline, deadline
+        if deadline == NEVER or (item.wheel_bucket and deadline >= earlier):
             return
         # A deadline in the past goes into the next bucket to be turned, else it would be missed.
         bucket = max(self._bucket(deadline), self._next)

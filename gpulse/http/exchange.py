@@ -10,18 +10,31 @@ reader.
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from gpulse.connection.connection import HIGH_WATER, Protocol
+from gpulse.http.accelerate import FileRoots, chosen_range, open_file, range_is_wanted
 from gpulse.http.environ import request_environ
 from gpulse.http.files import FileWrapper
-from gpulse.http.parser import Request
-from gpulse.http.response import Headers, Response, ResponseError, plain_response
+from gpulse.http.request import Request
+from gpulse.http.response import (
+    Headers,
+    Response,
+    ResponseError,
+    interim_head,
+    plain_response,
+)
 
 if TYPE_CHECKING:
     from gpulse.http.protocol import HttpProtocol
+
+_NO_ENVIRON: dict[str, Any] = {}
+
+FILE_IN_MEMORY = 65_536
+"""Bytes of a file that are read at once, and sent together with the head."""
 
 log = logging.getLogger("gpulse.http")
 
@@ -45,18 +58,32 @@ class Refusal(BaseException):
         self.reason = reason
 
 
+class RequestTimeout(Refusal):
+    """Raised in the application when its request is over its time."""
+
+    def __init__(self) -> None:
+        super().__init__(503, "Service Unavailable")
+
+
 class Exchange:
     """See the module's text; made on the hub, called on the pool."""
 
     __slots__ = (
+        "_abandoned",
+        "_claim",
         "_connection",
         "_head",
         "_protocol",
         "_queued",
+        "_stopped",
+        "due",
         "environ",
         "keep_alive",
+        "queued_at",
         "request",
+        "request_id",
         "response",
+        "served",
         "server",
         "started",
         "switched",
@@ -69,15 +96,28 @@ class Exchange:
         self.server = protocol.server
         self.request = request
         self.keep_alive = keep_alive
-        self.environ: dict[str, Any] = {}
+        self.environ = _NO_ENVIRON
+        """Empty before and after."""
+        self.request_id = ""
         self.response: Response | None = None
         self.upgrade: Upgrade | None = None
         """Set by a view: what the connection becomes if the view's response has status 101."""
         self.switched = False
         """The connection speaks another protocol already."""
+        self.served = protocol.served
+        """Requests that the connection has had, this one included."""
+        self.queued_at = time.monotonic()
         self.started = 0.0
+        """When the application was called; 0 before."""
+        self.due = 0.0
+        """When it is to be stopped; 0 for never."""
         self._queued = 0
         self._head = b""
+        # Whoever takes the one thing in it first, the member that answers or the hub that gives
+        # the member up, may write to the client.  None where nobody is ever given up.
+        self._claim: list[None] | None = [None] if self.server.has_deadlines else None
+        self._abandoned = False
+        self._stopped = False
 
     def __str__(self) -> str:
         """Method and path as they were sent, so that no escaped newline breaks a log line."""
@@ -95,27 +135,31 @@ class Exchange:
 
         Raises only what ends its member; the connection is given back whatever happens.
         """
-        failed = True
+        is_answered = False
         try:
-            failed = not self._handle()
+            is_answered = self._handle()
         finally:
-            self.server.pool.call_hub(self._ended, failed)
+            self.server.pool.call_hub(self._ended, not is_answered)
 
     def _handle(self) -> bool:
         """True if the client has its response, or will."""
-        server = self.server
+        server, request = self.server, self.request
         self.started = time.monotonic()
         # A worker that drains gives a connection this one response more.
         keep_alive = self.keep_alive and not server.draining
-        response = self.response = Response(
-            self.request, self.send, server.common_headers(), keep_alive
-        )
-        environ = self.environ = request_environ(
-            self.request, self._protocol.base_environ, self._connection.peer
-        )
+        response = Response(request, self.send, server.common_headers(), keep_alive)
+        self.response = response
+        environ = request_environ(request, self._protocol.base_environ, self._connection.peer)
+        self.environ = environ
+        server.trust.apply(environ, self._connection.speaker)
         environ["gpulse.exchange"] = self
+        environ["wsgi.early_hints"] = self.send_early_hints
+        if server.gives_ids:
+            self._give_id(environ, response)
+        if server.has_deadlines:
+            self._set_due(server.deadlines.of(environ["PATH_INFO"]))
         websocket = None
-        if self.request.upgrade:
+        if request.upgrade:
             websocket = environ["wsgi.websocket"] = server.legacy_websocket(self)
         try:
             return self._run(environ, response)
@@ -127,49 +171,150 @@ class Exchange:
         except ResponseError as error:
             log.error("%s: %s", self, error)
             return self._answer(response, "500 Internal Server Error")
-        except Exception:
+        except Exception as error:
+            if self._stopped:
+                log.warning("%s: stopped, and on its way out raised %r", self, error)
+                return self._answer(response, "503 Service Unavailable")
             log.exception("%s: the application raised", self)
             return self._answer(response, "500 Internal Server Error")
         except BaseException as error:  # SystemExit, GreenletExit: the pool decides
             log.error("%s: ended by %r", self, type(error).__name__)
             raise
         finally:
+            if request.spool is not None:
+                request.discard_body()
+            if server.access_log is not None:
+                server.access_log.write_exchange(self)
             if websocket is not None:
                 websocket.end()
-            self.request.discard_spool()
-            server.log_access(self)
-            # Both refer back to the environ; without them it goes when its last user does.
+                environ.pop("wsgi.websocket", None)
+            self._part_from(environ)
+
+    def _part_from(self, environ: dict[str, Any]) -> None:
+        """Leave no cycle behind, so that what the request held goes when its last user does.
+
+        An open WebSocket keeps its environ, and must not keep us for it.
+        """
+        if self.upgrade is None and not self.switched:
+            self.environ = _NO_ENVIRON
+        else:
             environ.pop("gpulse.exchange", None)
-            environ.pop("wsgi.websocket", None)
+            environ.pop("wsgi.early_hints", None)
 
     def _run(self, environ: dict[str, Any], response: Response) -> bool:
         """True if the response is whole on its way."""
-        result = self.server.application(environ, response.start_response)
+        server = self.server
+        result = server.application(environ, response.start_response)
         try:
             if self.switched:
                 return True
-            if self.upgrade is not None and response.code == 101:
+            if self._stopped and response.code >= 500 and not response.head_sent:
+                # Django's own: at the end of a transaction it met the connection closed by us.
+                raise RequestTimeout
+            if response.status.startswith("101"):
+                if self.upgrade is None:
+                    raise ResponseError(
+                        "status 101 without an upgrade: only a WebSocket view may send it"
+                    )
                 # Made here, where a field that breaks the head can still be answered with a 500.
-                self._head = self.upgrade.head(self.server.common_headers(), response._headers)
+                self._head = self.upgrade.head(server.common_headers(), response.headers)
                 return True
-            if response.code == 101:
-                raise ResponseError(
-                    "status 101 without an upgrade: only a WebSocket view may send it"
-                )
-            if self.server.draining:
+            if server.draining:
                 response.keep_alive = False  # the drain began while the application worked
-            if isinstance(result, FileWrapper) and not response.head_sent:
-                read = self.server.pool.blocking
-                response.send_file(result.remaining(), result.blocks(read))
+            if server.files is not None and not response.head_sent:
+                result = self._accelerate(server.files, result, response)
+            if type(result) is FileWrapper and not response.head_sent:
+                self._send_file(result, response)
             else:
                 response.write_all(result)
         finally:
-            self._close_result(result)
+            if type(result) is not list:
+                self._close_result(result)
         if response.truncated:
             log.warning(
                 "%s: the application wrote more than its Content-Length; the rest was cut", self
             )
         return True
+
+    def _send_file(self, result: FileWrapper, response: Response) -> None:
+        """Give a large file to the connection, which sends it without us; read a small one."""
+        if not response.status:
+            raise ResponseError("start_response was not called")
+        size = result.remaining()
+        if size is None or size <= FILE_IN_MEMORY or not self._connection.takes_files:
+            response.send_blocks(size, result.blocks(self.server.pool.blocking))
+            return
+        count = response.start_file(size)
+        if count:
+            file = result.plain_file()
+            fd = os.dup(file.fileno())  # close() of the result is not far
+            position = file.tell()
+            self._queued += count
+            self.server.pool.call_hub(self._protocol.send_file, fd, position, count)
+
+    def _accelerate(self, files: FileRoots, result: Any, response: Response) -> Any:
+        """The file that the response names in place of its body, if it names one.
+
+        :raises Refusal: 404, it may not be sent.
+        """
+        named = files.take(response.headers)
+        if named is None:
+            return result
+        response.headers, directory, path = named
+        try:
+            file = self.server.pool.blocking(open_file, directory, path)
+        except OSError as error:
+            log.error("%s: the view names a file that is not sent: %s", self, error)
+            raise Refusal(404, "Not Found") from None
+        self._close_result(result)
+        wrapper = FileWrapper(file)
+        response.headers.append(("Accept-Ranges", "bytes"))
+        wanted = self.request.fields.get("HTTP_RANGE") if self.request.method == "GET" else None
+        if (
+            wanted is not None
+            and response.code == 200
+            and range_is_wanted(self.request.fields, response.headers)
+        ):
+            self._choose_range(wanted, wrapper, response)
+        return wrapper
+
+    def _choose_range(self, wanted: str, wrapper: FileWrapper, response: Response) -> None:
+        size = wrapper.remaining() or 0
+        try:
+            chosen = chosen_range(wanted, size)
+        except ValueError:
+            response.status = "416 Range Not Satisfiable"
+            response.headers += [("Content-Range", f"bytes */{size}"), ("Content-Length", "0")]
+            return
+        if chosen is not None:
+            first, length = chosen
+            wrapper.filelike.seek(first)
+            response.status = "206 Partial Content"
+            response.headers += [
+                ("Content-Range", f"bytes {first}-{first + length - 1}/{size}"),
+                ("Content-Length", str(length)),
+            ]
+
+    def send_early_hints(self, headers: Headers) -> None:
+        """``environ["wsgi.early_hints"]``: send a 103 with these fields (RFC 8297) before the
+        response, once or more; nothing to an HTTP/1.0 client, which would not understand it.
+
+        :raises ResponseError: a field is no text of one line, or is hop-by-hop.
+        """
+        head = interim_head("103 Early Hints", headers)
+        response = self.response
+        if response is not None and not response.head_sent and not self.request.is_http_1_0:
+            self.send(head)
+
+    def _set_due(self, seconds: float) -> None:
+        if seconds:
+            self.due = self.started + seconds
+
+    def _give_id(self, environ: dict[str, Any], response: Response) -> None:
+        """Keep the id that a trusted proxy gave, or make one."""
+        self.request_id = self.server.request_id(environ, self._connection.speaker)
+        environ["HTTP_X_REQUEST_ID"] = environ["gpulse.request_id"] = self.request_id
+        response.add_common(f"X-Request-ID: {self.request_id}\r\n")
 
     def _close_result(self, result: Any) -> None:
         """PEP 3333's close(); the response is out, so what it raises concerns the log alone."""
@@ -201,6 +346,8 @@ class Exchange:
         connection = self._connection
         if self.switched:
             raise ClientGone("the connection speaks another protocol")
+        if self._claim is not None:
+            self._claim_connection(self._claim)
         if self._queued >= HIGH_WATER:
             self._wait_drained()
         if connection.lost:
@@ -215,6 +362,13 @@ class Exchange:
             rest = memoryview(data)[sent:]
         self._queued += len(rest)
         self.server.pool.call_hub(self._protocol.enqueue, rest)
+
+    def _claim_connection(self, claim: list[None]) -> None:
+        try:
+            claim.pop()
+        except IndexError:
+            raise ClientGone("the request was given up and is answered") from None
+        self._claim = None
 
     def _wait_drained(self) -> None:
         waiter = self.server.pool.waiter()
@@ -240,12 +394,38 @@ class Exchange:
 
     # -- on the hub
 
+    def log_overdue(self, now: float) -> None:
+        """Say where a request is that has had its time."""
+        log.error(
+            "%s: not answered after %.1f s, see --request-timeout; it is at\n%s",
+            self,
+            now - self.started,
+            self.server.pool.stack_of(self),
+        )
+
+    def interrupt(self) -> bool:
+        """Have the application stopped where it waits; False where that cannot be."""
+        self._stopped = True
+        stopped: bool = self.server.pool.interrupt(self, RequestTimeout())
+        return stopped
+
+    def abandon(self) -> bool:
+        """Take the right to answer from the member; False if the response has begun."""
+        try:
+            if self._claim is None:
+                return False
+            self._claim.pop()
+        except IndexError:
+            return False
+        self._abandoned = True
+        return True
+
     def _ended(self, failed: bool) -> None:
         # The response refers back to us by its send; letting go of it here keeps both from the
         # garbage collector, which would otherwise run every hundred requests.
         response, self.response = self.response, None
-        if self.switched:
-            self.server.exchange_ended()
+        if self.switched or self._abandoned:
+            self.server.served()
             return
         if response is None:
             self._protocol.exchange_ended(keep_alive=False, failed=True)
@@ -253,7 +433,7 @@ class Exchange:
         if not failed and self.upgrade is not None and response.code == 101:
             self._protocol.enqueue(self._head)
             self._protocol.switch(self.upgrade)
-            self.server.exchange_ended()
+            self.server.served()
             return
         self._protocol.exchange_ended(keep_alive=response.keep_alive and not failed, failed=failed)
 

@@ -1,5 +1,6 @@
 """``wsgi.file_wrapper``: files as response bodies, read in blocks without holding up the hub."""
 
+import io
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -7,6 +8,9 @@ from typing import Any
 
 BLOCK = 262_144
 """Bytes read at once: large enough that the switch to a file thread does not matter."""
+
+_BUFFERED = (io.BufferedReader, io.BufferedRandom)
+_WRAPPERS = 4  # a field's file of Django's is a File around a File around the file
 
 
 class FileWrapper:
@@ -29,11 +33,29 @@ class FileWrapper:
         if close is not None:
             close()
 
+    def plain_file(self) -> Any:
+        """The file of the operating system whose bytes these are, None if there is none.
+
+        Not whatever has a ``fileno``: that of a GzipFile is of the compressed file.  Wrappers with
+        a ``file``, Django's and tempfile's, are looked through.
+        """
+        found = self.filelike
+        for _ in range(_WRAPPERS):
+            if type(found) is io.FileIO or (
+                type(found) in _BUFFERED and type(found.raw) is io.FileIO
+            ):
+                return found
+            found = getattr(found, "file", None)
+        return None
+
     def remaining(self) -> int | None:
         """Bytes from the file's position to its end; None if it is no regular file."""
         try:
-            status = os.fstat(self.filelike.fileno())
-            position: int = self.filelike.tell()
+            file = self.plain_file()
+            if file is None:
+                return None
+            status = os.fstat(file.fileno())
+            position: int = file.tell()
         except (AttributeError, OSError, ValueError):
             return None
         return max(0, status.st_size - position) if stat.S_ISREG(status.st_mode) else None

@@ -1,40 +1,56 @@
-"""The bounds of the HTTP front, in one place, each with the precedent it follows."""
+"""The bounds of the HTTP front in one object, as its parts use them.
 
-from dataclasses import dataclass
+What a site may choose is a row of ``gpulse.options``, which says the default and the precedent it
+follows; the rest is said here.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from gpulse.config import Config
+from gpulse.options import BY_NAME
+
+
+def _option(name: str) -> Any:
+    """The default and the name of the option that sets the field."""
+    return field(default=BY_NAME[name].default, metadata={"option": name})
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes in bytes, times in seconds, the rest counts."""
+    """Sizes in bytes, times in seconds, rates in bytes per second, the rest counts."""
 
-    request_line: int = 8190
-    """Longest request target (Apache's LimitRequestLine); longer is 414."""
-    header_count: int = 100
-    """Most header fields (Apache's LimitRequestFields, gunicorn); more is 431."""
-    head: int = 65_536
-    """Longest request head (uWSGI's largest buffer-size; nginx allows 32 KiB); longer is 431."""
-    body: int = 1_073_741_824
-    """Longest request body (waitress' max_request_body_size); longer is 413, before it is read."""
-    spool: int = 524_288
-    """Body bytes kept in memory (waitress' inbuf_overflow); the rest goes to a temporary file."""
-    chunk_overhead: int = 16_384
-    """Most bytes of chunk sizes, extensions and trailers beyond eight times the data (Go's net/http
-    counts so too); more is 400."""
+    request_line: int = _option("limit_request_line")
+    header_count: int = _option("limit_request_fields")
+    head: int = _option("limit_request_head")
+    body: int = _option("limit_request_body")
+    chunk_overhead: int = _option("limit_chunk_overhead")
+    trailers: int = _option("limit_trailers")
+    spool: int = _option("spool_threshold")
+    spool_directory: str | None = _option("spool_directory")
+    connections: int = _option("max_connections")
+    connection_requests: int = _option("max_connection_requests")
+    queue: int = _option("max_queued")
+    queue_timeout: float = _option("queue_timeout")
+    head_timeout: float = _option("head_timeout")
+    body_stall: float = _option("body_timeout")
+    body_rate: int = _option("body_min_rate")
+    write_stall: float = _option("write_timeout")
+    write_rate: int = _option("write_min_rate")
     pipelined: int = 65_536
     """Unparsed bytes kept while a request runs; then reading stops until its response is out."""
-    queue: int = 1024
-    """Requests that wait for a pool member; more are answered 503."""
-    queue_timeout: float = 10.0
-    """Longest wait for a pool member; then 503."""
-    head_timeout: float = 10.0
-    """From a request's first byte to the end of its head; then 408."""
-    body_stall: float = 30.0
-    """Longest silence within a body; then 408."""
-    write_stall: float = 30.0
-    """Longest time in which a client takes not one byte of a buffered response; then it is cut
-    off."""
     linger: float = 2.0
     """After an error: how long the rest of the request is read and thrown away, so that the client
     sees the answer and not a reset (RFC 9112, 9.6)."""
     linger_bytes: int = 65_536
     """How much is read so; an endless upload is cut off."""
+
+    @classmethod
+    def of(cls, config: Config) -> "Limits":
+        """The bounds that the options ask for."""
+        chosen = {
+            name: getattr(config, each.metadata["option"])
+            for name, each in cls.__dataclass_fields__.items()
+            if "option" in each.metadata
+        }
+        return cls(**chosen)

@@ -6,14 +6,18 @@ Runs on the hub.  A connection is in one of these states, told by what is set:
 state          told by                                     its deadline
 =============  ==========================================  ===================================
 idle           nothing below                               keep_alive, then closed
-head           ``parser.current`` without its head          head_timeout, then 408
-body           ``parser.current`` with its head             body_stall, moved by each byte; 408
+head           ``parser.has_begun``                        head_timeout, then 408
+body           ``parser.current``                          a bucket of body_stall; then 408
 spooling       ``_spooling``                               none: a file thread works
-queued         ``_exchange``, still in the pool's queue     queue_timeout, then 503
-running        ``_exchange``                               none: the application works
-flushing       ``connection.buffered``                     write_stall, moved by progress
+queued         ``_exchange``, still in the pool's queue    queue_timeout, then 503
+running        ``_exchange``                               request_timeout, then stopped
+flushing       ``connection.buffered``                     a bucket of write_stall; then cut off
 lingering      ``_lingering``                              linger, then closed
 =============  ==========================================  ===================================
+
+A bucket is time that a connection may spend: it holds ``body_stall`` (``write_stall``) seconds when
+full, time takes from it, and every byte of progress adds the time that the byte may take at the
+least rate.  So silence and a drip end alike, and there is one deadline for both.
 
 One request at a time is taken from a connection; what is pipelined behind it waits unparsed in
 ``_backlog``, at most ``limits.pipelined`` bytes, then reading stops.
@@ -28,13 +32,18 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from gpulse.connection.connection import Connection
 from gpulse.connection.timers import NEVER
 from gpulse.http.exchange import Exchange, Upgrade
-from gpulse.http.parser import Request, RequestError, RequestParser
+from gpulse.http.parser import RequestParser
+from gpulse.http.request import Request
 from gpulse.http.response import plain_response
 
 if TYPE_CHECKING:
     from gpulse.http.server import HttpServer
 
 log = logging.getLogger("gpulse.http")
+
+STOPS = 3
+"""How often a request that is over its time is stopped, a second apart, before it is given up: it
+may catch what stops it."""
 
 _REASONS = {
     400: "400 Bad Request",
@@ -49,57 +58,81 @@ _REASONS = {
     505: "505 HTTP Version Not Supported",
     507: "507 Insufficient Storage",
 }
+_EXTRA = {
+    405: "Allow: DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT\r\n",
+    503: "Retry-After: 1\r\n",
+}
 
 
 class HttpProtocol:
     """One connection's HTTP."""
 
     __slots__ = (
+        "_acknowledged",
         "_backlog",
+        "_bucket",
         "_eof",
         "_exchange",
         "_head_begun",
         "_lingering",
         "_parser",
         "_spooling",
+        "_stops",
         "base_environ",
         "connection",
+        "served",
         "server",
     )
 
     def __init__(
         self, connection: Connection, server: "HttpServer", base_environ: dict[str, Any]
     ) -> None:
+        self._parser = RequestParser(server.limits, server.heads)
+        self._exchange: Exchange | None = None
+        self._backlog = b""
+        self._bucket = 0.0  # when the bucket of the body or of the flushing is empty
+        self._acknowledged = 0  # bytes of the buffer that the client is known to have
+        self._eof = False
+        self._spooling = False
+        self._stops = 0
+        self._head_begun = True  # the deadline counts from a head's first byte; at first, from here
+        self._lingering = 0  # bytes that may still be thrown away, 0 when not lingering
+
         self.connection = connection
         self.server = server
         self.base_environ = base_environ
-        self._parser = RequestParser(server.limits)
-        self._exchange: Exchange | None = None
-        self._backlog = b""
-        self._eof = False
-        self._spooling = False
-        self._head_begun = True  # the deadline counts from a head's first byte; at first, from here
-        self._lingering = 0  # bytes that may still be thrown away, 0 when not lingering
-        connection.set_deadline(time.monotonic() + server.limits.head_timeout)
+
+        self.served = 0
+        """Requests that the connection has had, the one that runs included."""
+
+    def start(self) -> None:
+        """Begin to wait for a request."""
+        self.connection.set_deadline(time.monotonic() + self.server.limits.head_timeout)
 
     @property
     def is_idle(self) -> bool:
         """No request has begun and nothing is on its way out."""
         return (
-            self._exchange is None
-            and self._parser.current is None
-            and not self._parser.requests
-            and not self.connection.buffered
+            self._exchange is None and not self._parser.has_begun and not self.connection.buffered
         )
 
     # -- from the connection
 
     def data_received(self, data: bytes) -> None:
-        if self._exchange is None and not self._spooling and not self.connection.buffered:
+        if (
+            self._exchange is None
+            and not self._spooling
+            and not self._backlog
+            and not self.connection.buffered
+        ):
             if self._lingering:
                 self._linger(len(data))
                 return
-            self._feed(data)
+            request = self._parser.feed(data)
+            if request is not None:
+                self._take(request)
+            else:
+                self._await_more(len(data))
             return
         self._backlog += data
         if len(self._backlog) >= self.server.limits.pipelined:
@@ -111,112 +144,201 @@ class HttpProtocol:
             self.connection.close()
 
     def connection_lost(self) -> None:
-        self._parser.stop()
         self._backlog = b""  # the wheel keeps this object until it next looks at it
-        self._drop_bodies()
+        if not self._spooling:
+            self._parser.stop()
 
     def write_progressed(self) -> None:
-        self.connection.set_deadline(time.monotonic() + self.server.limits.write_stall)
+        """The kernel took something, or the client acknowledged something: its time goes on."""
+        limits, connection = self.server.limits, self.connection
+        acknowledged = connection.flushed - connection.unsent()
+        progress = max(0, acknowledged - self._acknowledged)
+        self._acknowledged += progress
+        self._refill(progress, limits.write_rate, limits.write_stall)
 
     def deadline_passed(self, now: float) -> None:
-        parser = self._parser
-        if self.connection.buffered:
-            log.debug("%s took nothing for a while and was cut off", self.connection.peer)
-            self.connection.abort()
-        elif self._exchange is not None:
-            if self.server.pool.cancel(self._exchange):
-                self._exchange.request.discard_spool()
-                self._exchange = None
-                self.connection.release()
-                self.refuse(503, "no pool member became free in time")
+        exchange = self._exchange
+        if exchange is not None and (not self.connection.buffered or 0 < exchange.due <= now):
+            self._exchange_overdue(exchange, now)
+        elif self.connection.buffered:
+            # The kernel holds megabytes of a response: no wish for more says nothing yet.
+            self.write_progressed()
+            if self.connection.deadline <= now:
+                log.debug("%s took too little for too long: cut off", self.connection.peer)
+                self.connection.abort()
         elif self._spooling:
             return
         elif self._lingering:
             self.connection.abort()
-        elif parser.current is None:
-            self.connection.close()
-        else:
+        elif self._parser.has_begun:
             self.refuse(408, "the request did not arrive in time")
+        else:
+            self.connection.close()
+
+    def _refill(self, size: int, rate: int, stall: float) -> None:
+        """``size`` bytes of progress add to the bucket; without a rate, the first one fills it."""
+        now = time.monotonic()
+        if rate:
+            self._bucket = min(self._bucket + size / rate, now + stall)
+        elif size:
+            self._bucket = now + stall
+        self._set_bucket_deadline()
+
+    def _set_bucket_deadline(self) -> None:
+        exchange = self._exchange
+        due = exchange.due if exchange is not None and exchange.due else NEVER
+        self.connection.set_deadline(min(self._bucket, due))
 
     # -- from requests to exchanges
 
-    def _feed(self, data: bytes) -> None:
-        self._parser.feed(data)
-        self._advance()
+    def _take(self, request: Request) -> None:
+        """A whole request: the pool's, once its body is where the application will read it."""
+        self._bucket = 0.0
+        if self._parser.rest:
+            # Behind nothing else: the backlog was empty, or was what the parser has just read.
+            self._backlog = self._parser.rest
+            self._parser.rest = b""
+        if request.spool is not None and request.body:
+            self._spool(request)
+        else:
+            self._submit(request)
 
     def _advance(self) -> None:
         """Go on to whatever comes next on this connection."""
-        parser = self._parser
         connection = self.connection
         if connection.lost or self._spooling:
             return
-        while True:
-            if parser.requests:
-                request = parser.requests[0]
-                if request.spool is not None and request.body:
-                    self._spool(request)
-                    return
-                parser.requests.popleft()
-                self._submit(request)
-                return
-            if parser.error is not None:
-                self._refuse_error(parser.error)
-                return
-            if not self._backlog:
-                break
+        # Counted from the last response: empty lines that come later do not move it.
+        connection.set_deadline(time.monotonic() + self.server.keep_alive)
+        if self._backlog:
             backlog, self._backlog = self._backlog, b""
             connection.resume_reading()
-            parser.feed(backlog)
+            request = self._parser.feed(backlog)
+            if request is not None:
+                self._take(request)
+                return
+            if not self._eof or self._parser.error is not None:
+                self._await_more(len(backlog))
+                return
         if self._eof:
             connection.close()
-            return
-        self._await_more(parser.current)
+        elif self._parser.has_begun:
+            self._await_more(0)
 
-    def _await_more(self, request: Request | None) -> None:
-        connection, limits = self.connection, self.server.limits
-        now = time.monotonic()
-        if request is None:
-            # Counted from the last response: empty lines do not move it.
-            if connection.deadline == NEVER:
-                connection.set_deadline(now + self.server.keep_alive)
-        elif not request.head_complete:
-            # Counted from the first byte: a drip of bytes does not move it.
-            if not self._head_begun:
-                self._head_begun = True
-                connection.set_deadline(now + limits.head_timeout)
-        else:
-            if request.expects_continue and not request.body_size:
-                request.expects_continue = False
-                connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-                if connection.buffered:
-                    connection.when_drained(self._advance)
-            connection.set_deadline(now + limits.body_stall)
+    def _await_more(self, received: int) -> None:
+        """The parser wants more than it has; ``received`` bytes have just come."""
+        parser, connection, limits = self._parser, self.connection, self.server.limits
+        request = parser.current
+        if request is not None:
+            if not self._bucket:  # the body begins
+                self._bucket = time.monotonic() + limits.body_stall
+                if request.expects_continue and not request.body_size:
+                    request.expects_continue = False
+                    connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                    if connection.buffered:
+                        connection.when_drained(self._advance)
+            self._refill(received, limits.body_rate, limits.body_stall)
             if request.body_size - request.spooled > limits.spool:
                 self._spool(request)
+        elif parser.error is not None:
+            self._refuse_error()
+        elif parser.has_begun and not self._head_begun:
+            # Counted from the first byte: a drip of bytes does not move it.
+            self._head_begun = True
+            connection.set_deadline(time.monotonic() + limits.head_timeout)
 
     def _submit(self, request: Request) -> None:
         server, connection = self.server, self.connection
-        if server.pool.queued >= server.limits.queue:
-            request.discard_spool()
+        probe = server.probes.get(request.target)
+        if probe is not None and request.method in ("GET", "HEAD"):
+            self._answer_probe(request, probe)
+            return
+        pool = server.pool
+        if pool.queued >= server.limits.queue:
+            request.discard_body()
             self.refuse(503, "the queue of the pool is full")
             return
         self._head_begun = False
+        self.served += 1
         server.requests += 1
-        is_last = self._eof and not self._parser.requests and not self._backlog
-        exchange = self._exchange = Exchange(self, request, request.keep_alive and not is_last)
+        keep_alive = request.keep_alive
+        if (self._eof and not self._backlog) or self.served == server.limits.connection_requests:
+            keep_alive = False
+        exchange = self._exchange = Exchange(self, request, keep_alive)
         connection.hold()
-        connection.set_deadline(NEVER)
-        server.pool.submit(exchange)
-        if self._exchange is exchange and server.pool.queued and not connection.buffered:
-            connection.set_deadline(time.monotonic() + server.limits.queue_timeout)
+        # The deadline that the connection has as an idle one stays: most exchanges end before it.
+        pool.submit(exchange)
+        if self._exchange is exchange and not connection.buffered:
+            connection.set_deadline(exchange.queued_at + server.first_look)
+
+    def _answer_probe(self, request: Request, probe: str) -> None:
+        """A health check, answered in front of the pool."""
+        server = self.server
+        line = server.health(probe)
+        keep_alive = request.keep_alive and not self._eof and not server.draining
+        answer = plain_response(line, keep_alive, server.common_headers())
+        if request.method == "HEAD":
+            answer = answer[: answer.index(b"\r\n\r\n") + 4]
+        self._head_begun = False
+        request.discard_body()
+        self.connection.write(answer)
+        if not keep_alive:
+            self._close()
+        elif self.connection.buffered:
+            self._begin_flushing()
+            self.connection.when_drained(self._drained)
+        else:
+            server.loop.run_callback(self._drained)  # not at once: a pipeline of them is no loop
+
+    def _exchange_overdue(self, exchange: Exchange, now: float) -> None:
+        """The deadline of a queued or running exchange passed: see which, and what of it."""
+        server, connection = self.server, self.connection
+        if not exchange.started:
+            due = exchange.queued_at + server.limits.queue_timeout
+            if now < due:
+                connection.set_deadline(min(due, now + server.first_look))
+            elif server.pool.cancel(exchange):
+                exchange.request.discard_body()
+                self._exchange = None
+                connection.release()
+                self.refuse(503, "no pool member became free in time")
+            else:
+                connection.set_deadline(now + 0.1)  # a thread is taking it at this moment
+            return
+        if not exchange.due:
+            return
+        if now < exchange.due:
+            connection.set_deadline(exchange.due)
+            return
+        self._stops += 1
+        if self._stops == 1:
+            exchange.log_overdue(now)
+        exchange.due = now + 1.0
+        if self._stops <= STOPS and exchange.interrupt():
+            if self._exchange is exchange:
+                connection.set_deadline(exchange.due)
+            return
+        self._give_up(exchange)
+
+    def _give_up(self, exchange: Exchange) -> None:
+        """Answer in place of a pool member that cannot be stopped, and let it run to its end."""
+        self._stops = 0
+        self._exchange = None
+        begun = not exchange.abandon()
+        # From here on the member may not write; so nobody uses the descriptor but the hub.
+        if begun:
+            self.connection.abort()
+        else:
+            self.connection.release()
+            self.refuse(503, "the application did not answer in time")
 
     def exchange_ended(self, *, keep_alive: bool, failed: bool) -> None:
         """The response is out or buffered."""
         self._exchange = None
+        self._stops = 0
         connection = self.connection
-        connection.set_deadline(NEVER)
         connection.release()
-        self.server.exchange_ended()
+        self.server.served()
         if connection.lost:
             return
         if failed:
@@ -224,33 +346,44 @@ class HttpProtocol:
         elif not keep_alive:
             self._close()
         elif connection.buffered:
-            self.write_progressed()
+            self._begin_flushing()
             connection.when_drained(self._drained)
         else:
-            self._drained()
+            self._advance()
+
+    def _begin_flushing(self) -> None:
+        connection, limits = self.connection, self.server.limits
+        self._acknowledged = connection.flushed - connection.unsent()
+        self._bucket = time.monotonic() + limits.write_stall
+        self._set_bucket_deadline()
 
     def _drained(self) -> None:
-        self.connection.set_deadline(NEVER)
-        if self._parser.at_upgrade and not self._parser.requests:
-            self._parser.resume()  # the view declined: what follows is HTTP
+        self._bucket = 0.0
         self._advance()
 
     def enqueue(self, data: bytes | memoryview) -> None:
         """Buffer output for the exchange."""
         connection = self.connection
-        if not connection.buffered and not connection.lost:
-            self.write_progressed()
+        begins = not connection.buffered and not connection.lost
         if isinstance(data, memoryview):
             connection.enqueue(data)
         else:
             connection.write(data)
+        if begins and connection.buffered:
+            self._begin_flushing()
+
+    def send_file(self, fd: int, offset: int, size: int) -> None:
+        """Buffer a file for the exchange; ``fd`` is the connection's from now on."""
+        begins = not self.connection.buffered
+        self.connection.send_file(fd, offset, size, self.server.pool.in_file_thread)
+        if begins and self.connection.buffered:
+            self._begin_flushing()
 
     def switch(self, upgrade: Upgrade) -> None:
         """The 101 is out: hand the connection to another protocol."""
         connection = self.connection
         self._exchange = None
-        rest = self._parser.rest + self._backlog
-        self._backlog = b""
+        rest, self._backlog = self._backlog, b""
         self._parser.stop()
         connection.set_deadline(NEVER)
         connection.release()
@@ -262,7 +395,9 @@ class HttpProtocol:
 
     # -- refusals and the end
 
-    def _refuse_error(self, error: RequestError) -> None:
+    def _refuse_error(self) -> None:
+        error = self._parser.error
+        assert error is not None
         self.refuse(error.status, error.reason)
 
     def refuse(self, status: int, reason: str) -> None:
@@ -271,27 +406,28 @@ class HttpProtocol:
         line = _REASONS[status]
         log.debug("%s: %s (%s)", connection.peer, line, reason)
         server.refused(status, connection.peer, reason)
-        extra = ""
-        if status == 503:
-            extra = "Retry-After: 1\r\n"
-        elif status == 405:
-            extra = "Allow: DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT\r\n"
-        self._parser.stop()
-        self._drop_bodies()
-        connection.write(plain_response(line, False, server.common_headers(), extra))
-        self._close()
+        connection.write(
+            plain_response(line, False, server.common_headers(), _EXTRA.get(status, ""))
+        )
+        self._close(is_sending=True)
 
-    def _close(self) -> None:
-        """Close so that the client sees the last response even if it is still sending."""
+    def _close(self, *, is_sending: bool = False) -> None:
+        """Close so that the client sees the last response even if it is still sending.
+
+        :param is_sending: the client has not sent all that it has begun.
+        """
         connection = self.connection
-        busy_sender = self._backlog or self._parser.current is not None or self._parser.error
-        connection.set_deadline(time.monotonic() + self.server.limits.write_stall)
-        if not busy_sender or self._eof or connection.lost:
+        is_sending = is_sending or bool(self._backlog) or self._parser.has_begun
+        self._parser.stop()
+        self._backlog = b""
+        if connection.buffered:
+            self._begin_flushing()
+        else:
+            connection.set_deadline(time.monotonic() + self.server.limits.write_stall)
+        if not is_sending or self._eof or connection.lost:
             connection.close()
             return
-        self._parser.stop()
         self._lingering = self.server.limits.linger_bytes
-        self._backlog = b""
         connection.when_drained(self._start_linger)
 
     def _start_linger(self) -> None:
@@ -315,7 +451,10 @@ class HttpProtocol:
         request.spooled = request.body_size
         self._spooling = True
         self.connection.set_deadline(NEVER)
-        self.server.pool.in_file_thread(_append, (request.spool, pieces), self._spooled, request)
+        directory = self.server.limits.spool_directory
+        self.server.pool.in_file_thread(
+            _append, (request.spool, pieces, directory), self._spooled, request
+        )
 
     def _spooled(
         self, request: Request, spool: BinaryIO | None, error: BaseException | None
@@ -324,30 +463,33 @@ class HttpProtocol:
         if spool is not None:
             request.spool = spool
         if self.connection.lost:
-            request.discard_spool()
-            self._drop_bodies()
+            request.discard_body()
+            self._parser.stop()
         elif error is not None:
             log.error("a request body could not be spooled to disk: %s", error)
+            request.discard_body()
             self.refuse(507, "no space for the body")
+        elif self._parser.current is not request:
+            self._submit(request)  # it is whole
         else:
+            self._bucket = time.monotonic() + self.server.limits.body_stall
+            self.connection.set_deadline(self._bucket)
             self._advance()
 
-    def _drop_bodies(self) -> None:
-        if self._spooling:
-            return
-        current = self._parser.current
-        for request in [*self._parser.requests, *([current] if current else [])]:
-            request.discard_spool()
-            request.body = []
 
-
-def _append(spool: BinaryIO | None, pieces: list[bytes]) -> BinaryIO:
+def _append(spool: BinaryIO | None, pieces: list[bytes], directory: str | None) -> BinaryIO:
     """On a file thread; leaves the file at its beginning, for whoever reads it."""
     if spool is None:
-        spool = tempfile.TemporaryFile(prefix="gpulse-body-")  # noqa: SIM115 - closed by the exchange
-    spool.seek(0, os.SEEK_END)
-    spool.writelines(pieces)
-    spool.seek(0)
+        spool = tempfile.TemporaryFile(  # noqa: SIM115 - closed by the exchange
+            prefix="gpulse-body-", dir=directory
+        )
+    try:
+        spool.seek(0, os.SEEK_END)
+        spool.writelines(pieces)
+        spool.seek(0)
+    except OSError:
+        spool.close()
+        raise
     return spool
 
 

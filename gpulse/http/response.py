@@ -12,9 +12,15 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from gpulse.http.parser import Request
+from gpulse.http.request import Request
 
 _STATUS = re.compile(r"[1-9][0-9][0-9](?: [^\r\n\x00]*)?")
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_KEPT = 1000
+_statuses: set[str] = set()
+"""Statuses that were found good.  Bounded: an application may make them up."""
+_ordinary: set[str] = set()
+"""Names of header fields, as applications spell them, that mean nothing to the server.  Bounded."""
 _HOP_BY_HOP = frozenset(
     (
         "connection",
@@ -28,6 +34,8 @@ _HOP_BY_HOP = frozenset(
     )
 )
 Headers = list[tuple[str, str]]
+TOGETHER = 65_536
+"""Bytes of a body that leave in one piece with the head; to copy more costs more than a send."""
 
 
 class ResponseError(Exception):
@@ -47,11 +55,12 @@ class Response:
     __slots__ = (
         "_chunked",
         "_common",
-        "_headers",
         "_length",
         "_request",
         "_send",
+        "_upgrades",
         "head_sent",
+        "headers",
         "keep_alive",
         "sent",
         "status",
@@ -64,10 +73,12 @@ class Response:
         self._request = request
         self._send = send
         self._common = common
-        self._headers: Headers = []
         self._length: int | None = None
         self._chunked = False
+        self._upgrades = False
         self.status = ""
+        self.headers: Headers = []
+        """As the application gave them."""
         self.keep_alive = keep_alive
         self.head_sent = False
         self.sent = 0
@@ -88,10 +99,10 @@ class Response:
                 exc_info = None  # break the cycle with the traceback, as PEP 3333 asks
         elif self.status:
             raise ResponseError("start_response was called twice without exc_info")
-        if type(status) is not str or not _STATUS.fullmatch(status):
-            raise ResponseError(f"the status {status!r} is not 'NNN Reason'")
+        if type(status) is not str or status not in _statuses:
+            _check_status(status)
         self.status = status
-        self._headers = headers
+        self.headers = headers
         return self.write
 
     def write(self, data: bytes) -> None:
@@ -106,6 +117,10 @@ class Response:
             self._send_body(data)
 
     # -- the server's side
+
+    def add_common(self, line: str) -> None:
+        """One more header line of the server's own, ended by CRLF."""
+        self._common += line
 
     @property
     def code(self) -> int:
@@ -147,11 +162,10 @@ class Response:
         elif self._length is not None and self.sent < self._length and not self.has_no_body:
             self.keep_alive = False
 
-    def send_file(self, size: int | None, blocks: Iterable[bytes]) -> None:
+    def send_blocks(self, size: int | None, blocks: Iterable[bytes]) -> None:
         """Send a file's blocks; ``size``, its length in bytes, is the Content-Length unless one
         was given."""
-        if size is not None and not self.head_sent and not self._named("content-length"):
-            self._headers = [*self._headers, ("Content-Length", str(size))]
+        self._give_length(size)
         for block in blocks:
             self.write(block)
             if self.has_no_body or (self._length is not None and self.sent >= self._length):
@@ -159,33 +173,51 @@ class Response:
         self.truncated = False  # a Content-Length shorter than the file means a range of it
         self.finish()
 
+    def start_file(self, size: int) -> int:
+        """Send the head of a response whose body is a file that the caller sends.
+
+        :param size: bytes of the file; they are the Content-Length unless one was given.
+        :returns: how many of them are to be sent.
+        """
+        self._give_length(size)
+        head = self._head(size)
+        self.head_sent = True
+        self._send(head)
+        if self.has_no_body:
+            return 0
+        length = size if self._length is None else self._length
+        self.sent = min(size, length)
+        if self.sent < length:
+            self.keep_alive = False
+        return self.sent
+
     # -- inside
 
-    def _named(self, name: str) -> bool:
-        return any(key.lower() == name for key, _ in self._headers)
+    def _give_length(self, size: int | None) -> None:
+        named = any(name.lower() == "content-length" for name, _ in self.headers)
+        if size is not None and not self.head_sent and not named:
+            self.headers = [*self.headers, ("Content-Length", str(size))]
 
     def _start(self, data: bytes, complete: bool) -> None:
-        has_no_body = self.has_no_body
         head = self._head(len(data) if complete else None)
         self.head_sent = True
-        if has_no_body:
+        if not data or self.has_no_body:
             self._send(head)
-        elif not data:
-            self._send(head)
-            if complete and self._length:
+            if complete and self._length and not self.has_no_body:
                 self.keep_alive = False
-        else:
+            return
+        if self._length is not None and len(data) != self._length:
             data = self._cut(data)
-            self.sent += len(data)
-            if self._chunked:
-                data = b"%x\r\n%b\r\n" % (len(data), data)
-            if len(data) < 65536:
-                self._send(head + data)
-            else:
-                self._send(head)
-                self._send(data)
-            if complete and self._length is not None and self.sent < self._length:
+            if complete and len(data) < self._length:
                 self.keep_alive = False
+        self.sent = len(data)
+        if self._chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        if len(data) < TOGETHER:
+            self._send(head + data)
+        else:
+            self._send(head)
+            self._send(data)
 
     def _head(self, size: int | None) -> bytes:
         """The head as bytes.
@@ -193,30 +225,16 @@ class Response:
         :param size: the body's length, None when it is not known yet.
         """
         request = self._request
-        lines = ["HTTP/1.1 ", self.status, "\r\n"]
-        # The separators are counted so that one look at the whole head finds a CR, LF or NUL that
+        status = self.status
+        lines = [f"HTTP/1.1 {status}\r\n"]
+        # The line ends are counted so that one look at the whole head finds a CR, LF or NUL that
         # an application let through (response splitting).
         count = 1
-        upgrades = False
-        common = self._common
-        for name, value in self._headers:
-            lower = name.lower()
-            if lower == "content-length":
-                self._length = _length(value, self._length)
-                if self.status[:3] == "204" or self.status[0] == "1":
-                    continue  # it must not be sent (RFC 9110, 8.6), and Django sends one of 0
-            elif lower == "upgrade" and self.status.startswith("426"):
-                upgrades = True  # RFC 9110, 15.5.22 asks for it, so PEP 3333 cannot mean it
-            elif lower in _HOP_BY_HOP:
-                if lower == "connection" and value.lower() == "close":
-                    self.keep_alive = False
-                    continue  # ours says it
-                raise ResponseError(f"{name} is the server's header (hop-by-hop, PEP 3333)")
-            elif lower == "date" or lower == "server":
-                common = _without(common, lower)
-            lines += (name, ": ", value, "\r\n")
-            count += 1
-        code = self.status[:3]
+        for name, value in self.headers:
+            if name in _ordinary or self._is_sent(name, value):
+                lines += (name, ": ", value, "\r\n")
+                count += 1
+        code = status[:3]
         if self._length is None and code != "204" and code != "304" and code[0] != "1":
             if size is not None and not (request.method == "HEAD" and not size):
                 # To HEAD an empty body says nothing about the length that GET would have.
@@ -229,7 +247,7 @@ class Response:
                 count += 1
             elif size is None:
                 self.keep_alive = False
-        if upgrades:
+        if self._upgrades:
             lines.append(f"Connection: {'' if self.keep_alive else 'close, '}Upgrade\r\n")
             count += 1
         elif not self.keep_alive:
@@ -238,13 +256,32 @@ class Response:
         elif request.is_http_1_0:
             lines.append("Connection: keep-alive\r\n")
             count += 1
-        try:
-            text = "".join(lines)
-            if text.count("\n") != count or text.count("\r") != count or "\0" in text:
-                raise ResponseError("a header has CR, LF or NUL in it")
-            return (text + common + "\r\n").encode("latin-1")
-        except (TypeError, UnicodeEncodeError) as error:
-            raise ResponseError(f"a header is not a latin-1 string: {error}") from None
+        return _encode(lines, count, self._common)
+
+    def _is_sent(self, name: str, value: str) -> bool:
+        """Take notice of a field that concerns us; True if it is sent as it is.
+
+        :raises ResponseError: the field is not the application's to send.
+        """
+        if name == "Content-Length" or (type(name) is str and name.lower() == "content-length"):
+            self._length = _length(value, self._length)
+            # To a 204 it must not be sent (RFC 9110, 8.6), and Django sends one of 0.
+            return not (self.status[:3] == "204" or self.status[0] == "1")
+        if type(name) is not str or not _NAME.fullmatch(name):
+            raise ResponseError(f"{name!r} is no name of a header field")
+        lower = name.lower()
+        if lower == "upgrade" and self.status.startswith("426"):
+            self._upgrades = True  # RFC 9110, 15.5.22 asks for it, so PEP 3333 cannot mean it
+        elif lower in _HOP_BY_HOP:
+            if lower == "connection" and value.lower() == "close":
+                self.keep_alive = False
+                return False  # ours says it
+            raise ResponseError(f"{name} is the server's header (hop-by-hop, PEP 3333)")
+        elif lower == "date" or lower == "server":
+            self._common = _without(self._common, lower)
+        elif len(_ordinary) < _KEPT:
+            _ordinary.add(name)
+        return True
 
     def _cut(self, data: bytes) -> bytes:
         if self._length is not None and self.sent + len(data) > self._length:
@@ -264,6 +301,40 @@ class Response:
         self._send(data)
 
 
+def _check_status(status: str) -> None:
+    if type(status) is not str or not _STATUS.fullmatch(status):
+        raise ResponseError(f"the status {status!r} is not 'NNN Reason'")
+    if len(_statuses) < _KEPT:
+        _statuses.add(status)
+
+
+def _encode(lines: Iterable[str], count: int, common: str) -> bytes:
+    """Lines of a head as bytes, with ``common`` and an empty line behind them.
+
+    :param count: the line ends that ``lines`` should have.
+    """
+    try:
+        text = "".join(lines)
+        if text.count("\n") != count or text.count("\r") != count or "\0" in text:
+            raise ResponseError("a header has CR, LF or NUL in it")
+        return (text + common + "\r\n").encode("latin-1")
+    except (TypeError, UnicodeEncodeError) as error:
+        raise ResponseError(f"a header is not a latin-1 string: {error}") from None
+
+
+def interim_head(status: str, headers: Headers) -> bytes:
+    """The head of an interim response (1xx), which has no fields of the server's own.
+
+    :raises ResponseError: a field is no text of one line, has no proper name, or is hop-by-hop.
+    """
+    lines = ["HTTP/1.1 ", status, "\r\n"]
+    for name, value in headers:
+        if type(name) is not str or not _NAME.fullmatch(name) or name.lower() in _HOP_BY_HOP:
+            raise ResponseError(f"{name!r} is no field of an interim response")
+        lines += (name, ": ", value, "\r\n")
+    return _encode(lines, len(headers) + 1, "")
+
+
 def _single(pieces: Iterable[bytes]) -> int:
     """len() of what the application returned; 0 when it has none and must be iterated.
 
@@ -278,7 +349,7 @@ def _single(pieces: Iterable[bytes]) -> int:
 
 
 def _length(value: str, before: int | None) -> int:
-    if before is not None or not value.isascii() or not value.isdigit():
+    if before is not None or not (value.isascii() and value.isdigit()):
         raise ResponseError(f"the Content-Length {value!r} is no number, or the second one")
     return int(value)
 

@@ -1,6 +1,6 @@
 """What all HTTP connections of a worker share: listeners, pool, application, limits, counts.
 
-Runs on the hub, but for :meth:`HttpServer.common_headers`, :meth:`HttpServer.log_access` and
+Runs on the hub, but for :meth:`HttpServer.common_headers`, :meth:`HttpServer.request_id` and
 :meth:`HttpServer.legacy_websocket`, which pool members call.
 """
 
@@ -8,22 +8,35 @@ import _socket
 import email.utils
 import logging
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from gpulse import requestid
 from gpulse.config import Config
 from gpulse.connection.acceptor import Acceptor
 from gpulse.connection.connection import Connection
+from gpulse.connection.proxyheader import Header, ProxyHeaderProtocol
 from gpulse.connection.timers import DeadlineWheel
+from gpulse.connection.tls import TlsConnection, tls_environ
+from gpulse.http.accelerate import FileRoots
 from gpulse.http.accesslog import AccessLog
 from gpulse.http.environ import listener_environ
 from gpulse.http.exchange import Exchange
 from gpulse.http.files import FileWrapper
+from gpulse.http.forwarded import Trust
+from gpulse.http.head import HeadParser
 from gpulse.http.limits import Limits
 from gpulse.http.protocol import HttpProtocol, peer_text
+from gpulse.paths import Deadlines
 
 log = logging.getLogger("gpulse.http")
+
+LIVE, READY = "live", "ready"
+
+WARNING_PAUSE = 60.0
+"""Seconds between two warnings of a worker that has all the connections it may have."""
 
 WsgiApplication = Callable[..., Iterable[bytes]]
 
@@ -35,6 +48,7 @@ class HttpServer:
     :param legacy_websocket: makes ``environ["wsgi.websocket"]`` for an upgrade request.
     :param served: called after each exchange.
     :param environ: what every request's environ has besides PEP 3333's keys.
+    :param tls: what the TCP listeners speak beneath HTTP; a unix socket speaks plain HTTP.
     """
 
     def __init__(
@@ -50,12 +64,20 @@ class HttpServer:
         legacy_websocket: Callable[[Exchange], Any],
         served: Callable[[], None],
         environ: dict[str, Any],
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.connections: set[Connection] = set()
+        self.heads = HeadParser(limits)
+        self.trust = Trust(config.trusted_proxies, config.forwarded_headers)
+        self.deadlines = Deadlines(config.request_timeout)
+        self.has_deadlines = bool(self.deadlines)
+        self.files = FileRoots(config.sendfile_root) if config.sendfile_root else None
         self._acceptors: list[Acceptor] = []
         self._listeners: list[socket.socket] = []
         self._bases: dict[int, dict[str, Any]] = {}
         self._common = (0, "")
+        self._is_full = False
+        self._may_warn = 0.0
 
         self.loop = loop
         self.pool = pool
@@ -63,11 +85,21 @@ class HttpServer:
         self.config = config
         self.limits = limits
         self.keep_alive = config.keep_alive
+        self.gives_ids = config.request_id
         self.wheel = wheel
         self.legacy_websocket = legacy_websocket
-        self._access_log = access_log
-        self._served = served
+        self.access_log = access_log
+        self.served = served
         self._environ = environ
+        self._tls = tls
+
+        self.first_look = min(
+            [limits.queue_timeout, *(each for _, each in config.request_timeout if each)]
+        )
+        """Seconds after which the deadlines of an exchange are looked at first."""
+        probes = ((config.live_path, LIVE), (config.ready_path, READY))
+        self.probes = {path.encode("ascii"): probe for path, probe in probes if path}
+        """Targets of the health checks."""
 
         self.draining = False
         self.requests = 0
@@ -77,7 +109,8 @@ class HttpServer:
         """Begin to accept on listeners shared with the other workers."""
         self._listeners = list(listeners)
         for listener in self._listeners:
-            base = listener_environ(listener, self.config.mode, self.config.workers)
+            scheme = "https" if self._speaks_tls(listener) else "http"
+            base = listener_environ(listener, self.config.mode, self.config.workers, scheme)
             base["wsgi.file_wrapper"] = FileWrapper
             self._bases[id(listener)] = base | self._environ
             acceptor = Acceptor(self.loop, listener, self._accepted)
@@ -95,24 +128,102 @@ class HttpServer:
             # nobody would answer.
             listener.close()
 
+    def _speaks_tls(self, listener: socket.socket) -> bool:
+        return self._tls is not None and listener.family != socket.AF_UNIX
+
     def hurry_idle(self, deadline: float) -> None:
-        """While draining: idle connections end at ``deadline`` instead of their keep-alive's end.
+        """While draining: idle connections, and those that only begin, end at ``deadline`` instead
+        of their keep-alive's end.
 
         Not at once: a request may be on its way, and closing on it would lose it.
         """
         self.keep_alive = 0.0
         for connection in self.connections:
             protocol = connection.protocol
-            if isinstance(protocol, HttpProtocol) and protocol.is_idle:
+            if isinstance(connection, TlsConnection) and not connection.is_secure:
+                is_idle = True
+            else:
+                is_idle = isinstance(protocol, HttpProtocol) and protocol.is_idle
+            if is_idle:
                 connection.set_deadline(min(connection.deadline, deadline))
 
     def _accepted(self, sock: _socket.socket, peer: Any, listener: socket.socket) -> None:
-        connection = Connection(
-            self.loop, sock, peer, listener, self.wheel, self.connections.discard
-        )
+        kind = TlsConnection if self._speaks_tls(listener) else Connection
+        connection = kind(self.loop, sock, peer, listener, self.wheel, self._connection_closed)
         self.connections.add(connection)
-        connection.protocol = HttpProtocol(connection, self, self._bases[id(listener)])
+        if not self.config.proxy_protocol:
+            self._begin(connection, b"")
+        elif not self._await_proxy_header(connection):
+            return
         connection.resume_reading()
+        if len(self.connections) >= self.limits.connections:
+            self._pause_accepting()
+
+    def _begin(self, connection: Connection, data: bytes) -> None:
+        """The client itself speaks from now on; ``data`` is what it has said already."""
+        if isinstance(connection, TlsConnection):
+            assert self._tls is not None
+            connection.start_handshake(
+                self._tls,
+                self.config.tls_handshake_timeout,
+                self._speak_http,
+                self.connection_refused,
+                data,
+            )
+            return
+        protocol = self._speak_http(connection)
+        if data:
+            protocol.data_received(data)
+
+    def _speak_http(self, connection: Connection) -> HttpProtocol:
+        base = self._bases[id(connection.listener)]
+        if isinstance(connection, TlsConnection):
+            base = base | tls_environ(connection)
+        protocol = connection.protocol = HttpProtocol(connection, self, base)
+        protocol.start()
+        return protocol
+
+    def _await_proxy_header(self, connection: Connection) -> bool:
+        """Expect a PROXY header; False if the peer is not to be believed and was cut off."""
+        connection.protocol = ProxyHeaderProtocol(
+            connection, self._proxy_header_read, self.connection_refused
+        )
+        if self.trust.is_trusted(connection.peer):
+            return True
+        self.connection_refused(
+            f"{peer_text(connection.peer)} is no trusted proxy, see --trusted-proxies"
+        )
+        connection.abort()
+        return False
+
+    def _proxy_header_read(self, connection: Connection, header: Header, rest: bytes) -> None:
+        # Where the proxy does not say whom it relays, the peer stays, and nobody is believed.
+        connection.speaker = header.source
+        connection.peer = header.source or connection.peer
+        self._begin(connection, rest)
+
+    def _pause_accepting(self) -> None:
+        """The worker has its connections; the kernel keeps further ones for the other workers."""
+        if self._is_full:
+            return
+        self._is_full = True
+        now = time.monotonic()
+        if now >= self._may_warn:
+            self._may_warn = now + WARNING_PAUSE
+            log.warning(
+                "%d connections are open; this worker accepts no more until some end, see "
+                "--max-connections",
+                len(self.connections),
+            )
+        for acceptor in self._acceptors:
+            acceptor.stop()
+
+    def _connection_closed(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+        if self._is_full and len(self.connections) < self.limits.connections:
+            self._is_full = False
+            for acceptor in self._acceptors:
+                acceptor.start()
 
     # -- for exchanges and protocols
 
@@ -125,15 +236,26 @@ class HttpServer:
             self._common = (now, lines)  # one store: pool threads read it without a lock
         return lines
 
-    def exchange_ended(self) -> None:
-        self._served()
+    def request_id(self, environ: dict[str, Any], peer: Any) -> str:
+        """The X-Request-ID of a trusted proxy, if it is a proper one, or a new id."""
+        given = environ.get("HTTP_X_REQUEST_ID")
+        if given is not None and self.trust.is_trusted(peer):
+            return requestid.accept(given) or requestid.make()
+        return requestid.make()
+
+    def health(self, probe: str) -> str:
+        """The status line that answers a health check."""
+        if probe == READY and (self.draining or self.pool.queued >= self.limits.queue):
+            return "503 Service Unavailable"
+        return "200 OK"
 
     def refused(self, status: int, peer: Any, reason: str) -> None:
         """Count a refusal of the server's own."""
         self.refusals += 1
-        if self._access_log is not None:
-            self._access_log.write_refusal(status, peer_text(peer), reason)
+        if self.access_log is not None:
+            self.access_log.write_refusal(status, peer_text(peer), reason)
 
-    def log_access(self, exchange: Exchange) -> None:
-        if self._access_log is not None:
-            self._access_log.write_exchange(exchange)
+    def connection_refused(self, reason: str) -> None:
+        """Count a connection that never spoke HTTP."""
+        log.debug("a connection is refused: %s", reason)
+        self.refusals += 1

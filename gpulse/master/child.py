@@ -8,6 +8,7 @@ and calls the worker's entry.  Nothing is logged here but the traceback of an un
 import atexit
 import contextlib
 import ctypes
+import dataclasses
 import faulthandler
 import os
 import signal
@@ -21,6 +22,7 @@ from gpulse.handover import Handover
 from gpulse.master import signals
 from gpulse.master.privileges import Identity
 from gpulse.scoreboard import Cell, WorkerState
+from gpulse.tlsfiles import read_files
 
 try:
     from setproctitle import setproctitle as _setproctitle
@@ -86,6 +88,8 @@ def run_worker(
     faulthandler.enable(file=_STDERR)
     set_title(handover.config.pulse_app_name, f"worker {handover.slot}")
     try:
+        # A private key is for root's eyes; after this only the worker's memory has it.
+        handover = dataclasses.replace(handover, tls=read_files(handover.config))
         identity.assume()
         return entry(handover)
     except GpulseError as error:

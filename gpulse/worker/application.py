@@ -3,10 +3,13 @@
 Accepted: ``package.module:attribute``, ``package.module.attribute`` (Django's WSGI_APPLICATION),
 ``package.module`` (its ``application`` or ``app``), each also with ``()`` behind it or naming a
 callable without parameters: a factory, which is called once.
+
+With DEBUG on, a Django site is wrapped in what serves its static files, as ``runserver`` does.
 """
 
 import importlib
 import inspect
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -16,6 +19,8 @@ from gpulse.causes import describe
 from gpulse.errors import ApplicationError
 
 WsgiApplication = Callable[..., Iterable[bytes]]
+
+log = logging.getLogger("gpulse.worker")
 
 
 def load(target: str | None, settings: str | None) -> WsgiApplication:
@@ -32,17 +37,19 @@ def load(target: str | None, settings: str | None) -> WsgiApplication:
     try:
         found = _find(target)
         application = found() if _is_factory(target, found) else found
+        if not callable(application):
+            raise ApplicationError(
+                f"{target} is a {type(application).__name__}, not a WSGI application; "
+                "name a callable that takes environ and start_response"
+            )
         _import_urls()
+        if _wants_static_files(found, application):
+            application = _with_static_files(application)
     except ApplicationError:
         raise
     except (Exception, SystemExit) as error:
         module = target.removesuffix("()").partition(":")[0]
         raise ApplicationError(f"cannot import {target}: {describe(error, module)}") from error
-    if not callable(application):
-        raise ApplicationError(
-            f"{target} is a {type(application).__name__}, not a WSGI application; "
-            "name a callable that takes environ and start_response"
-        )
     return application  # type: ignore[no-any-return]
 
 
@@ -109,6 +116,41 @@ def _import_urls() -> None:
         return
     if getattr(conf.settings, "ROOT_URLCONF", None):
         urls.get_resolver().url_patterns  # noqa: B018 - the property imports
+
+
+def _wants_static_files(found: Any, application: Any) -> bool:
+    """Whether ``runserver`` would serve this site's static files.
+
+    A WSGI application that only uses Django's models has static files of its own, so it must be
+    Django's handler or what WSGI_APPLICATION names, wrapped in whatever middleware.
+
+    :param found: what the target named: the application, or the factory that made it.
+    """
+    conf, registry = sys.modules.get("django.conf"), sys.modules.get("django.apps")
+    if conf is None or registry is None or not conf.settings.configured or not registry.apps.ready:
+        return False
+    if not conf.settings.DEBUG or not registry.apps.is_installed("django.contrib.staticfiles"):
+        return False
+    # WhiteNoise's way to say that it serves the files while DEBUG is on, too.
+    if registry.apps.is_installed("whitenoise.runserver_nostatic"):
+        return False
+    handlers = sys.modules.get("django.core.handlers.wsgi")
+    if handlers is not None and isinstance(application, handlers.WSGIHandler):
+        return not getattr(application, "handles_files", False)
+    module, _, attribute = (conf.settings.WSGI_APPLICATION or "").rpartition(".")
+    return found is getattr(sys.modules.get(module), attribute, None)
+
+
+def _with_static_files(application: WsgiApplication) -> WsgiApplication:
+    from django.core.exceptions import ImproperlyConfigured
+
+    from gpulse.worker.static import DevelopmentFiles
+
+    try:
+        return DevelopmentFiles(application)
+    except ImproperlyConfigured as error:
+        log.warning("static files are not served: %s", error)
+        return application
 
 
 def close_database_connections() -> None:

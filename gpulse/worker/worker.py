@@ -27,6 +27,8 @@ TICK = 0.5
 """Seconds between two signs of life in the scoreboard."""
 IDLE_GRACE = 1.0
 """Seconds in which an idle connection may still send a request to a worker that drains."""
+TAG = 32
+"""Characters of the site's name that name it in the system's log (RFC 3164, 4.1.3)."""
 LOG_FLUSH = 2.0
 """Seconds at the end for log lines that still wait."""
 
@@ -54,17 +56,13 @@ def run(handover: Handover) -> int:
 
 
 def _patch() -> None:
-    """Make blocking calls of the standard library and of psycopg2 yield to the hub."""
+    """Make blocking calls of the standard library and of the database drivers yield to the hub."""
     from gevent import monkey
 
     monkey.patch_all()
-    try:
-        import psycopg2  # noqa: F401 - only to see whether it is there
-    except ImportError:
-        return
-    from psycogreen.gevent import patch_psycopg
+    from gpulse.worker import psycopg
 
-    patch_psycopg()
+    psycopg.install()
 
 
 class Worker:
@@ -84,6 +82,7 @@ class Worker:
         from gevent.event import Event
 
         from gpulse.connection.timers import DeadlineWheel
+        from gpulse.connection.tlscontext import build_context
         from gpulse.http.accesslog import AccessLog
         from gpulse.http.limits import Limits
         from gpulse.http.server import HttpServer
@@ -124,24 +123,28 @@ class Worker:
             SocketLimits(),
             self.fanout.remove_all,
         )
-        access_log = None
+        self._access_log: AccessLog | None = None
         if config.access_log is not None:
-            target = 1 if config.access_log == "-" else config.access_log
-            writer = logs.LineWriter(target)
+            # Patient: a syslog that is away for a moment is no reason for a worker not to start.
+            tag = config.pulse_app_name[:TAG]
+            writer = logs.LineWriter(logs.open_sink(config.access_log, tag, patient=True))
             self._writers.append(writer)
-            access_log = AccessLog(writer.write)
+            self._access_log = AccessLog(
+                writer.write, config.access_log_format, worker=handover.slot
+            )
         self.server = HttpServer(
             self._loop,
             self.pool,
             application,
             config,
-            limits=Limits(),
+            limits=Limits.of(config),
             wheel=self.wheel,
-            access_log=access_log,
+            access_log=self._access_log,
             legacy_websocket=LegacyWebSockets(
                 self.sockets, application, threads=config.greenlet is None
             ),
             served=self._served,
+            tls=build_context(handover.tls) if handover.tls is not None else None,
             environ={
                 ENVIRON_KEY: Services(
                     self.pool, self.sockets, self.store, self.fanout, self.presence
@@ -220,6 +223,8 @@ class Worker:
         board.set(Cell.SLOW_CLOSED_TOTAL, sockets.slow_closed)
         board.set(Cell.LOG_DROPPED_TOTAL, sum(writer.dropped for writer in self._writers))
         pool.retire_idle(now)
+        if self._access_log is not None:
+            self._access_log.tell_left_out()
 
     def _served(self) -> None:
         if self._retire_after and self.server.requests >= self._retire_after:
@@ -280,6 +285,8 @@ class Worker:
                 self._log_unfinished()
                 break
             gevent.sleep(0.01 if turn < 50 else 0.05)
+        if self._access_log is not None:
+            self._access_log.close()
         self.fanout.close()
         self.presence.release()
         self.store.close()

@@ -8,30 +8,17 @@ collector included.  Then 50 pages are asked for, one after the other.  The clie
 """
 
 import argparse
-import resource
-import selectors
 import socket
 import statistics
 import time
 from collections.abc import Callable
 
-from servers import (
-    DEADLINE,
-    HOST,
-    Server,
-    get,
-    gpulse,
-    pin_client,
-    print_table,
-    private_bytes,
-)
-from sockets import PING, PONG, open_keep_alive, open_websocket, text_frame
+from crowd import SPARE_FILES, Crowd, allow_files, bytes_each
+from servers import DEADLINE, HOST, Server, get, gpulse, pin_client, print_table
+from sockets import open_keep_alive, open_websocket, text_frame
 
 READY = text_frame(b"ready", masked=False)
 PAGES = 50
-SETTLE = 1.5
-"""Seconds for the worker to finish what it has begun."""
-SPARE_FILES = 200
 
 KINDS: dict[str, Callable[[int, int], socket.socket]] = {
     "WebSocket, one shared channel": lambda port, _: open_websocket(port, "/room/lobby", READY),
@@ -42,59 +29,13 @@ KINDS: dict[str, Callable[[int, int], socket.socket]] = {
 """How to open the n-th connection to a port."""
 
 
-class Crowd:
-    """Open connections that do nothing but answer pings; a context manager that closes them.
-
-    :param open_one: one of KINDS.
-    """
-
-    def __init__(self, port: int, open_one: Callable[[int, int], socket.socket]) -> None:
-        self._port = port
-        self._open_one = open_one
-        self._selector = selectors.EpollSelector()
-        self._sockets: list[socket.socket] = []
-
-    def grow(self, count: int) -> None:
-        """Have ``count`` connections open."""
-        while len(self._sockets) < count:
-            client = self._open_one(self._port, len(self._sockets))
-            self._sockets.append(client)
-            self._selector.register(client, selectors.EVENT_READ, client)
-            if len(self._sockets) % 100 == 0:
-                self.idle(0.0)
-
-    def idle(self, seconds: float) -> None:
-        """Answer pings for so long.
-
-        :raises SystemExit: the server closed a connection or sent something else.
-        """
-        deadline = time.monotonic() + seconds
-        while True:
-            found = self._selector.select(max(0.0, deadline - time.monotonic()))
-            for key, _ in found:
-                received = key.data.recv(4096)
-                if received != PING:
-                    raise SystemExit(f"an idle connection got {received[:80]!r}")
-                key.data.send(PONG)
-            if not found and time.monotonic() >= deadline:
-                return
-
-    def __enter__(self) -> "Crowd":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._selector.close()
-        for client in self._sockets:
-            client.close()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sockets", type=int, default=5000, help="measured (5000)")
     parser.add_argument("--warm-up", type=int, default=100, help="open before (100)")
     options = parser.parse_args()
     total = options.sockets + options.warm_up
-    _allow_files(total + SPARE_FILES)
+    allow_files(total + SPARE_FILES)
     pin_client()
     rows = [_measure(kind, open_one, options.warm_up, total) for kind, open_one in KINDS.items()]
     header = (
@@ -117,12 +58,7 @@ def _measure(
     with gpulse("benchsite.wsgi:application", *options) as server:
         worker = int(server.get("/pid")[1])
         with Crowd(server.port, open_one) as crowd:
-            crowd.grow(warm_up)
-            crowd.idle(SETTLE)
-            before = private_bytes(worker)
-            crowd.grow(total)
-            crowd.idle(SETTLE)
-            after = private_bytes(worker)
+            before, after, each = bytes_each(crowd, worker, warm_up, total)
             pages = _page_times(server)
             crowd.idle(0.0)  # all of them are still open
     return [
@@ -131,7 +67,7 @@ def _measure(
         f"{total - warm_up:,}",
         f"{before / 1e6:.1f}",
         f"{after / 1e6:.1f}",
-        f"{(after - before) / (total - warm_up):,.0f}",
+        f"{each:,.0f}",
         f"{statistics.median(pages):.2f}",
         f"{max(pages):.2f}",
     ]
@@ -148,18 +84,6 @@ def _page_times(server: Server) -> list[float]:
             if status != 200:
                 raise SystemExit(f"a page answers {status}")
     return times
-
-
-def _allow_files(count: int) -> None:
-    """Let this process, and the server that inherits it, open so many files.
-
-    :raises SystemExit: the hard limit is lower.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < count:
-        raise SystemExit(f"{count} open files are needed and {hard} allowed: see ulimit -Hn")
-    if soft != resource.RLIM_INFINITY and soft < count:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
 
 
 if __name__ == "__main__":

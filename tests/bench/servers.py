@@ -32,10 +32,11 @@ class Server:
 
     :param name: for the table.
     :param command: what follows the interpreter; ``{port}`` and ``{folder}`` are replaced.
+    :param python: the interpreter.
     :raises SystemExit: it does not answer ``GET /`` in time; its log is told.
     """
 
-    def __init__(self, name: str, *command: str) -> None:
+    def __init__(self, name: str, *command: str, python: str = sys.executable) -> None:
         self.name = name
         self.port = _free_port()
         self._temporary = tempfile.TemporaryDirectory(prefix="gpulse-bench-")
@@ -45,11 +46,11 @@ class Server:
         environ = os.environ | {
             "PYTHONPATH": str(ROOT),
             "PYTHONPYCACHEPREFIX": str(folder / "pycache"),  # leaves nothing in the tree
-            "DJANGO_SETTINGS_MODULE": "benchsite.settings",
         }
+        environ.pop("DJANGO_SETTINGS_MODULE", None)  # each site names its own
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                ["taskset", "-c", str(SERVER_CORE), sys.executable, *arguments],
+                ["taskset", "-c", str(SERVER_CORE), python, *arguments],
                 stdout=log,
                 stderr=log,
                 env=environ,
@@ -79,7 +80,7 @@ class Server:
 
     def stop(self) -> None:
         """TERM to the master; what is left of it and of its children after DEADLINE is killed."""
-        pids = [self._process.pid, *self._children()]
+        pids = self.pids()
         self._process.terminate()
         try:
             self._process.wait(DEADLINE)
@@ -89,14 +90,23 @@ class Server:
             self._process.wait()
         self._temporary.cleanup()
 
-    def _children(self) -> list[int]:
+    def pids(self) -> list[int]:
+        """The master, then its children."""
         pid = self._process.pid
         try:
-            return [
-                int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-            ]
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         except OSError:
-            return []
+            children = []
+        return [pid, *map(int, children)]
+
+    def cpu_seconds(self) -> float:
+        """CPU time that the master and its children have taken so far."""
+        ticks = 0
+        for pid in self.pids():
+            # proc(5): utime and stime are the 14th and 15th; a name may have spaces in it.
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def __enter__(self) -> Self:
         return self
@@ -105,19 +115,12 @@ class Server:
         self.stop()
 
 
-def gpulse(application: str, *options: str) -> Server:
-    """One worker with 200 greenlets and an access log in a file; the embedded store."""
+def gpulse(application: str, *options: str, access_log: bool = True) -> Server:
+    """One worker with 200 greenlets; the embedded store, unless options say otherwise."""
+    log = ("--access-log", "{folder}/access") if access_log else ()
     return Server(
         *("gpulse", "-m", "gpulse", application, "-w", "1", "--greenlet", "200"),
-        *("-b", f"{HOST}:{{port}}", "--access-log", "{folder}/access", *options),
-    )
-
-
-def gunicorn(application: str) -> Server:
-    """One gevent worker with keep-alive and an access log in a file."""
-    return Server(
-        *("gunicorn gevent", "-m", "gunicorn", application, "-w", "1", "-k", "gevent"),
-        *("--keep-alive", "5", "-b", f"{HOST}:{{port}}", "--access-logfile", "{folder}/access"),
+        *("-b", f"{HOST}:{{port}}", *log, *options),
     )
 
 
@@ -132,17 +135,14 @@ def get(client: socket.socket, path: str) -> tuple[int, bytes]:
     :raises OSError: the connection ended, or the response has no Content-Length.
     """
     client.sendall(f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
-    received = b""
-    while b"\r\n\r\n" not in received:
-        received += _receive(client)
-    head, _, body = received.partition(b"\r\n\r\n")
-    status, *fields = head.decode("latin-1").split("\r\n")
-    lengths = [value for field in fields if (value := _value(field, "content-length"))]
-    if not lengths:
-        raise OSError(f"a response without Content-Length: {status}")
-    while len(body) < int(lengths[0]):
-        body += _receive(client)
-    return int(status.split()[1]), body
+    return _answer(client)
+
+
+def post(client: socket.socket, path: str, body: bytes) -> tuple[int, bytes]:
+    """Status and body of one upload on an open connection; fails like :func:`get`."""
+    head = f"POST {path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {len(body)}\r\n\r\n"
+    client.sendall(head.encode() + body)
+    return _answer(client)
 
 
 def private_bytes(pid: int) -> int:
@@ -180,6 +180,20 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
         print("  ".join(cells).rstrip(), flush=True)  # noqa: T201 - it is what a benchmark is for
+
+
+def _answer(client: socket.socket) -> tuple[int, bytes]:
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += _receive(client)
+    head, _, body = received.partition(b"\r\n\r\n")
+    status, *fields = head.decode("latin-1").split("\r\n")
+    lengths = [value for field in fields if (value := _value(field, "content-length"))]
+    if not lengths:
+        raise OSError(f"a response without Content-Length: {status}")
+    while len(body) < int(lengths[0]):
+        body += _receive(client)
+    return int(status.split()[1]), body
 
 
 def _receive(client: socket.socket) -> bytes:

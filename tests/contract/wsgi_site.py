@@ -46,10 +46,22 @@ class Site:
     """Put together as ``gpulse.worker.worker`` does it.
 
     :param kind: GreenletPool or ThreadPool.
+    :param log_format: of the lines in ``lines``.
+    :param path: listens on this unix socket instead of a port.
+    :param limits: in place of those that the options make.
     :param config: options.
     """
 
-    def __init__(self, kind, application, size=3, limits=None, **config):
+    def __init__(
+        self,
+        kind,
+        application,
+        size=3,
+        limits=None,
+        log_format="combined",
+        path=None,
+        **config,
+    ):
         self.lines = []
         self.clients = []
         self.gates = []
@@ -57,21 +69,25 @@ class Site:
         self.wheel = DeadlineWheel(time.monotonic(), RESOLUTION)
         self.sockets = Sockets(self.pool, self.wheel, 100, SocketLimits(), lambda session: None)
         loop = gevent.get_hub().loop
+        options = Config.defaults(**config)
         self.server = HttpServer(
             loop,
             self.pool,
             application,
-            Config.defaults(**config),
-            limits=limits or Limits(),
+            options,
+            limits=limits or Limits.of(options),
             wheel=self.wheel,
-            access_log=AccessLog(self.lines.append),
+            access_log=AccessLog(self.lines.append, log_format),
             legacy_websocket=LegacyWebSockets(
                 self.sockets, application, threads=kind is ThreadPool
             ),
             served=lambda: None,
             environ={"test.site": self},
         )
-        self.listener = socket.create_server(("127.0.0.1", 0))
+        if path is None:
+            self.listener = socket.create_server(("127.0.0.1", 0))
+        else:
+            self.listener = socket.create_server(str(path), family=socket.AF_UNIX)
         self.listener.setblocking(False)
         self.address = self.listener.getsockname()
         self.timer = loop.timer(RESOLUTION, RESOLUTION)
@@ -131,7 +147,8 @@ class Client:
     """A raw HTTP client that says exactly what the test says."""
 
     def __init__(self, address, receive_buffer=None):
-        self.sock = gevent.socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        family = socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX
+        self.sock = gevent.socket.socket(family, socket.SOCK_STREAM)
         if receive_buffer is not None:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.settimeout(DEADLINE)
@@ -180,7 +197,7 @@ class Client:
             name, _, value = line.partition(": ")
             assert name.lower() not in fields or name == "Set-Cookie", f"{name} twice"
             fields[name.lower()] = value
-        if method == "HEAD" or status in (100, 101, 204, 304):
+        if method == "HEAD" or status < 200 or status in (204, 304):
             return Answer(status, fields, b"")
         if "content-length" in fields:
             size = int(fields["content-length"])

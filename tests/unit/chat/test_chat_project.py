@@ -15,7 +15,10 @@ from chat.database import database
 from django.core.exceptions import ImproperlyConfigured
 
 ROOT = Path(__file__).resolve().parents[3]
-OURS = ("DEBUG", "SECRET_KEY", "ALLOWED_HOSTS", "DATABASE_URL", "DJANGO_SETTINGS_MODULE")
+OURS = (
+    *("DEBUG", "SECRET_KEY", "ALLOWED_HOSTS", "DATABASE_URL", "STATIC_ROOT"),
+    "DJANGO_SETTINGS_MODULE",
+)
 
 
 def python(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":

@@ -5,8 +5,9 @@ import socket
 
 import pytest
 
-from gpulse.http import environ as module
-from gpulse.http.environ import environ_key, listener_environ, request_environ
+from gpulse.http import head as module
+from gpulse.http.environ import listener_environ, request_environ
+from gpulse.http.head import environ_key
 from gpulse.http.limits import Limits
 from gpulse.http.parser import RequestParser
 
@@ -24,9 +25,9 @@ class Listener:
 def request(target="/a?b=c", fields="", body=b"", version="1.1", method="GET"):
     head = f"{method} {target} HTTP/{version}\r\nHost: x\r\n{fields}\r\n".encode("latin-1")
     parser = RequestParser(Limits())
-    parser.feed(head + body)
+    made = parser.feed(head + body)
     assert parser.error is None
-    return parser.requests[0]
+    return made
 
 
 def environ(*args, peer=PEER, mode="greenlet", workers=2, name=("127.0.0.1", 8060), **kwargs):

@@ -304,41 +304,41 @@ class TestHeaders:
         assert [each for each in head if each.startswith("Connection")] == [line]
 
     def test_fields_go_out_as_given_and_in_order(self):
-        fields = [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"), ("X-É", "é")]
+        fields = [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"), ("X-A", "é")]
         head = run([b"x"], headers=fields).head
-        assert head[1:4] == ["Set-Cookie: a=1", "Set-Cookie: b=2", "X-É: é"]
+        assert head[1:4] == ["Set-Cookie: a=1", "Set-Cookie: b=2", "X-A: é"]
 
 
 class TestFiles:
     def test_a_file_of_known_size(self):
         rig = Rig()
         rig.start()
-        rig.response.send_file(5, iter([b"hel", b"lo"]))
+        rig.response.send_blocks(5, iter([b"hel", b"lo"]))
         assert (rig.head[1], rig.body) == (CL + "5", b"hello")
 
     def test_the_applications_length_counts(self):
         rig = Rig()
         rig.start(headers=[("Content-Length", "3")])
-        rig.response.send_file(5, iter([b"hel", b"lo"]))
+        rig.response.send_blocks(5, iter([b"hel", b"lo"]))
         assert (rig.head[1], rig.body) == (CL + "3", b"hel")
 
     def test_a_file_of_unknown_size_is_chunked(self):
         rig = Rig()
         rig.start()
-        rig.response.send_file(None, iter([b"hello"]))
+        rig.response.send_blocks(None, iter([b"hello"]))
         assert rig.body == b"5\r\nhello\r\n0\r\n\r\n"
 
     def test_a_file_that_shrank_closes_the_connection(self):
         rig = Rig()
         rig.start()
-        rig.response.send_file(9, iter([b"hello"]))
+        rig.response.send_blocks(9, iter([b"hello"]))
         assert not rig.response.keep_alive
 
     def test_head_reads_no_more_than_a_block(self):
         rig = Rig(method="HEAD")
         rig.start()
         blocks = iter([b"hello"] * 9)
-        rig.response.send_file(45, blocks)
+        rig.response.send_blocks(45, blocks)
         assert (rig.head[1], rig.body) == (CL + "45", b"")
         assert len(list(blocks)) >= 8
 

@@ -1,6 +1,8 @@
 """Every way to name an application, and what is said when it cannot be found."""
 
+import json
 import os
+import subprocess
 import sys
 
 import pytest
@@ -138,3 +140,174 @@ def test_the_settings_module_is_set_before_the_import(modules):
 def test_closing_database_connections_without_django_is_nothing(monkeypatch):
     monkeypatch.delitem(sys.modules, "django.db", raising=False)
     close_database_connections()
+
+
+SITE = {
+    "shop/__init__.py": "",
+    "shop/static/shop/style.css": "body {}",
+    "shop/urls.py": """
+from django.http import HttpResponse
+from django.urls import re_path
+urlpatterns = [re_path("", lambda request: HttpResponse("the site"))]
+""",
+    "shop/settings.py": """
+SECRET_KEY = "only for tests"
+DEBUG = True
+ALLOWED_HOSTS = ["*"]
+INSTALLED_APPS = ["shop", "django.contrib.staticfiles"]
+ROOT_URLCONF = "shop.urls"
+WSGI_APPLICATION = "shop.wsgi.application"
+STATIC_URL = "static/"
+LOGGING_CONFIG = None
+""",
+    "shop/wsgi.py": """
+from django.contrib.staticfiles.handlers import StaticFilesHandler
+from django.core.wsgi import get_wsgi_application
+handler = get_wsgi_application()
+def application(environ, start_response): return handler(environ, start_response)
+def other(environ, start_response): return handler(environ, start_response)
+def make(): return application
+def own(): return StaticFilesHandler(handler)
+""",
+    # Asks the site for one path under each case's settings.
+    "ask.py": """
+import json, logging, sys
+from wsgiref.util import setup_testing_defaults
+import django
+from django.conf import settings
+from django.test import override_settings
+from gpulse.worker.application import load
+logging.lastResort = None
+warnings = []
+class Kept(logging.Handler):
+    def emit(self, record): warnings.append(record.getMessage())
+logging.getLogger("gpulse.worker").addHandler(Kept())
+django.setup()
+answers = {}
+for name, (target, path, changed) in json.loads(sys.argv[1]).items():
+    changed = {"STATIC_URL": "static/", **changed}
+    warnings.clear()
+    with override_settings(**changed):
+        application = load(target, None)
+        environ = {"PATH_INFO": path}
+        setup_testing_defaults(environ)
+        said = []
+        response = application(environ, lambda status, headers: said.append(status))
+        body = b"".join(response)
+        response.close()
+        answers[name] = {
+            "status": int(said[0][:3]),
+            "is_site": body == b"the site",
+            "is_file": body == b"body {}",
+            "static_url": settings.STATIC_URL,
+            "layers": type(application).__name__,
+            "warnings": list(warnings),
+        }
+print(json.dumps(answers))
+""",
+}
+STYLE = "/static/shop/style.css"
+APPS = ["shop", "django.contrib.staticfiles"]
+FILES = {
+    "Django's handler": (None, STYLE, {}),
+    "what WSGI_APPLICATION names": ("shop.wsgi.application", STYLE, {}),
+    "the same with a colon": ("shop.wsgi:application", STYLE, {}),
+    "the same by its module": ("shop.wsgi", STYLE, {}),
+    "a factory": ("shop.wsgi.make", STYLE, {"WSGI_APPLICATION": "shop.wsgi.make"}),
+    "the site wraps its handler itself": ("shop.wsgi:own", STYLE, {}),
+    "below a script name": (None, STYLE, {"FORCE_SCRIPT_NAME": "/app"}),
+    "below a script name with a slash": (None, STYLE, {"FORCE_SCRIPT_NAME": "/app/"}),
+    "below a script name, from the root": (
+        None,
+        STYLE,
+        {"FORCE_SCRIPT_NAME": "/app", "STATIC_URL": "/static/"},
+    ),
+}
+MISSING = {
+    "no such file": "/static/shop/none.css",
+    "a directory": "/static/shop",
+    "the directory": "/static/",
+    "out of the directories": "/static/../settings.py",
+    "far out of the directories": "/static/shop/../../../../../../etc/passwd",
+    "an absolute path": "/static//etc/passwd",
+    "a NUL": STYLE + "\0",
+    "a NUL and the way out": "/static/\0/../../settings.py",
+    "no UTF-8": "/static/\xff.css",
+    "a name that is too long": "/static/" + "x" * 5000,
+}
+LEFT_ALONE = {
+    "another path": (None, "/page", {}),
+    "DEBUG is off": (None, STYLE, {"DEBUG": False}),
+    "no staticfiles": (None, STYLE, {"INSTALLED_APPS": ["shop"]}),
+    "WhiteNoise does it": (
+        None,
+        STYLE,
+        {"INSTALLED_APPS": ["whitenoise.runserver_nostatic", *APPS]},
+    ),
+    "an application of the site's that it does not name": ("shop.wsgi:other", STYLE, {}),
+    "no WSGI_APPLICATION": ("shop.wsgi:other", STYLE, {"WSGI_APPLICATION": None}),
+    "another host": (None, STYLE, {"STATIC_URL": "https://files.example/static/"}),
+}
+REFUSED = {
+    "no STATIC_URL": (None, STYLE, {"STATIC_URL": None}),
+    "MEDIA_URL is the same": (None, STYLE, {"STATIC_URL": "/static/", "MEDIA_URL": "/static/"}),
+}
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """The answers of a Django site; a process can be only one, so all cases share one process."""
+    folder = tmp_path_factory.mktemp("site")
+    for name, text in SITE.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    missing = {name: (None, path, {}) for name, path in MISSING.items()}
+    cases = json.dumps(FILES | missing | LEFT_ALONE | REFUSED)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "ask.py", cases],
+        cwd=folder,
+        env={
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "shop.settings",
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_a_site_with_debug_on_serves_its_static_files(asked, case):
+    assert (asked[case]["status"], asked[case]["is_file"]) == (200, True)
+
+
+@pytest.mark.parametrize("case", MISSING)
+def test_a_path_that_names_no_static_file_is_404(asked, case):
+    assert (asked[case]["status"], asked[case]["is_site"]) == (404, False)
+
+
+@pytest.mark.parametrize("case", LEFT_ALONE)
+def test_what_runserver_leaves_to_the_site_is_left_to_it(asked, case):
+    assert (asked[case]["status"], asked[case]["is_site"]) == (200, True)
+    assert not asked[case]["warnings"]
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_settings_that_staticfiles_refuses_are_a_warning(asked, case):
+    assert asked[case]["is_site"]
+    (warning,) = asked[case]["warnings"]
+    assert "static files are not served" in warning
+    assert "STATIC_URL" in warning
+
+
+def test_a_handler_that_serves_files_is_not_wrapped_again(asked):
+    assert asked["the site wraps its handler itself"]["layers"] == "StaticFilesHandler"
+
+
+@pytest.mark.parametrize("case", [case for case in FILES if "script name" in case])
+def test_looking_at_static_url_early_does_not_lose_the_script_name(asked, case):
+    wanted = "/static/" if "from the root" in case else "/app/static/"
+    assert asked[case]["static_url"] == wanted

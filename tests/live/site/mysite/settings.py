@@ -27,6 +27,10 @@ if url := os.environ.get("TEST_DATABASE_URL"):
             "CONN_MAX_AGE": None,
         }
     }
+if debug := os.environ.get("TEST_DEBUG"):  # on or off, with static files in either case
+    DEBUG = debug == "on"
+    INSTALLED_APPS += ["django.contrib.staticfiles", "mysite"]
+    STATIC_URL = "static/"
 GPULSE = {"pulse_app_name": "livetest", "graceful_timeout": 10}
 LOGGING = {
     "version": 1,
