@@ -21,6 +21,7 @@ from gpulse.handover import Handover
 from gpulse.master import privileges
 from gpulse.master.master import Master
 from gpulse.options import BY_NAME, SETTABLE
+from gpulse.tlsfiles import read_files
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -208,13 +209,17 @@ def _check_config(
 
 
 def check_surroundings(merged: Config) -> list[GpulseError]:
-    """What the options name outside the process: accounts and directories.
+    """What the options name outside the process: accounts, directories, certificates.
 
     Nothing is opened, bound or connected: the site that is being checked may well be running.
     """
     wrong: list[GpulseError] = []
     try:
         privileges.resolve(merged.user, merged.group)
+    except GpulseError as error:
+        wrong.append(error)
+    try:
+        _check_tls(merged)
     except GpulseError as error:
         wrong.append(error)
     paths = {"pid_file": merged.pid_file}
@@ -236,6 +241,15 @@ def check_surroundings(merged: Config) -> list[GpulseError]:
         flag = BY_NAME[name].flag
         wrong.append(FileError(f"{flag} {path}: the directory {directory} {reason}"))
     return wrong
+
+
+def _check_tls(merged: Config) -> None:
+    """:raises GpulseError: the certificates and keys cannot be read, or do not belong together."""
+    files = read_files(merged)
+    if files is not None:
+        from gpulse.connection.tlscontext import build_context  # ssl: not for a master
+
+        build_context(files)
 
 
 def _say(line: str) -> None:

@@ -87,6 +87,7 @@ class Config:
     limit_chunk_overhead: int
     limit_trailers: int
     spool_threshold: int
+    spool_memory: int
     spool_directory: str | None
     data_store: str
     pulse_app_name: str

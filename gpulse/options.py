@@ -376,14 +376,28 @@ OPTIONS: tuple[Option, ...] = (
         "spool_threshold",
         ("--spool-threshold",),
         values.size,
-        524_288,
+        2_621_440,
         _LIMITS,
-        "body bytes kept in memory (waitress' inbuf_overflow); a longer body goes to a temporary "
-        "file",
+        "the bytes of one body kept in memory (as many as Django's FILE_UPLOAD_MAX_MEMORY_SIZE); a "
+        "longer body goes to a temporary file",
         metavar="BYTES",
         unit="bytes",
         low=1024,
         high=1_073_741_824,
+        show=values.show_size,
+    ),
+    Option(
+        "spool_memory",
+        ("--spool-memory",),
+        values.size,
+        67_108_864,
+        _LIMITS,
+        "the bytes of all bodies that a worker keeps in memory; beyond it bodies of 64 KiB and "
+        "more go to temporary files, too",
+        metavar="BYTES",
+        unit="bytes per worker",
+        low=0,
+        high=2**40,
         show=values.show_size,
     ),
     Option(

@@ -6,7 +6,13 @@ records while its ``protocol`` sees plain bytes.  It holds no greenlet and no th
 Who may touch the SSL object: the hub alone.  Two threads inside one ``SSL*`` are undefined
 behaviour (before Python 3.13 nothing locks it), so a pool member that holds the connection sends
 nothing itself: :meth:`TlsConnection.try_send` takes nothing, and all output goes through ``write``
-and ``enqueue`` on the hub.  ``buffered`` counts records, that is ciphertext.
+and ``enqueue`` on the hub.  ``buffered`` counts records, that is ciphertext, and the bytes that
+have yet to become records.
+
+Files.  The kernel cannot send one, for it does not encrypt: a file thread reads a block when all in
+front of it is out, the hub encrypts it, and no pool member waits.  At most FILE_BLOCK bytes of a
+file are in memory, however slow the reader.  Records carry numbers, so what is written behind a
+file stays plain, in ``_behind``, until the file's last block is encrypted; close_notify waits too.
 
 Reading.  What one ``recv`` gave is decrypted in slices of SLICE bytes, each to the end, before the
 protocol sees its bytes.  So no plain byte ever waits inside the SSL object for an event that does
@@ -32,17 +38,13 @@ import os
 import re
 import ssl
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from gevent.monkey import get_original
-
-from gpulse.connection.connection import READ_SIZE, Connection
+from gpulse.connection.connection import READ_SIZE, READS, Connection, _FileInBuffer
 from gpulse.connection.timers import NEVER
-from gpulse.errors import FileError, UsageError
-from gpulse.tlsfiles import KeyPair, PemFile, TlsFiles
+from gpulse.connection.tlscontext import reason
 
 SLICE = 16_384
 """Bytes given to OpenSSL at once, in both directions; also the most that one record holds."""
@@ -50,6 +52,10 @@ SLICE = 16_384
 MAX_ANSWERS = 4096
 """Bytes of TLS's own answers (key updates, refusals) that may wait for a client that asks for them
 and does not read them; more ends the connection."""
+
+FILE_BLOCK = 262_144
+"""Bytes of a file that are read and encrypted at once, and the most of it that waits for a slow
+reader."""
 
 LINGER = 2.0
 """Seconds for a client to read why its handshake was refused."""
@@ -65,11 +71,9 @@ class TlsConnection(Connection):
     """See the module's text.  Until :meth:`start_handshake` it is an ordinary connection, so that
     something may come before TLS (a PROXY header)."""
 
-    takes_files = False
-    """Files are read by whoever sends them: the kernel does not encrypt."""
-
     __slots__ = (
         "_answers",
+        "_behind",
         "_ended",
         "_goodbye",
         "_incoming",
@@ -87,9 +91,11 @@ class TlsConnection(Connection):
         self._incoming: Any = None
         self._outgoing: Any = None
         self._unread: bytes | memoryview = b""
+        # Made when it is needed, as the base's buffer.
+        self._behind: list[bytes | memoryview | _FileInBuffer] | None = None
         self._answers = 0
         self._ended = False  # the peer's close_notify came
-        self._goodbye = False  # ours is out
+        self._goodbye = False  # ours is out, or will be behind a file
         self._resuming = False
         self.environ: dict[str, str] = {}
         """See :func:`tls_environ`."""
@@ -106,7 +112,7 @@ class TlsConnection(Connection):
     ) -> None:
         """Speak TLS from here on; the caller then resumes reading.
 
-        :param context: from :func:`build_context`.
+        :param context: from :func:`~gpulse.connection.tlscontext.build_context`.
         :param timeout: seconds for the handshake.
         :param established: called once the handshake is done; sets ``protocol``, which sees nothing
             before.
@@ -147,25 +153,29 @@ class TlsConnection(Connection):
             super().resume_reading()
 
     def _readable(self) -> None:
-        if not self.is_secure:
-            super()._readable()
-            return
-        try:
-            data = self._sock.recv(READ_SIZE)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            self.abort()
-            return
-        try:
-            if data:
-                self._unread = data
-                self._advance()
-            else:
-                self.pause_reading()
-                self.protocol.eof_received()
-        except Exception:
-            self._protocol_raised()
+        # Not the base's: its loop would go on with records as if they were plain, once the
+        # handshake has ended in the middle of it.
+        for _ in range(READS):
+            try:
+                data = self._sock.recv(READ_SIZE)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                self.abort()
+                return
+            try:
+                if not data:
+                    self.pause_reading()
+                    self.protocol.eof_received()
+                elif self.is_secure:
+                    self._unread = data
+                    self._advance()
+                else:
+                    self.protocol.data_received(data)
+            except Exception:
+                self._protocol_raised()
+            if len(data) < READ_SIZE or not self._reading:
+                return
 
     def _advance(self) -> None:
         """Decrypt and deliver what came, as long as the protocol reads."""
@@ -227,40 +237,38 @@ class TlsConnection(Connection):
 
     def write(self, data: bytes | memoryview) -> None:
         """Encrypt; send what the kernel takes and buffer the rest."""
-        if self.lost or self._goodbye:
-            return
-        try:
-            records = self._encrypt(data)
-        except ssl.SSLError as error:
-            log.debug("%s: TLS broke: %s", self.peer, reason(error))
-            self.abort()
-            return
-        self._send(records)
+        if not self._goodbye:
+            self._write(data)
 
     def enqueue(self, data: bytes | memoryview) -> None:
         """As :meth:`write`: a holder could not send the beginning itself."""
         self.write(data)
 
-    def send_file(self, fd: int, offset: int, size: int, run: Callable[..., None]) -> None:
-        """Refused: the kernel would send it in plain text.  See ``takes_files``."""
-        os.close(fd)
-        raise RuntimeError("a file cannot pass TLS without being read")
-
     def drop_unsent(self) -> int:
         """Drops nothing: records are numbered, and without one those behind it are worthless."""
         return 0
 
+    def _write(self, data: bytes | memoryview) -> None:
+        if self.lost:
+            return
+        if self._file_waits:
+            self._put_behind(data)
+        else:
+            self._send(self._encrypt(data))
+
     def _encrypt(self, data: bytes | memoryview) -> bytes:
-        if len(data) <= SLICE:
-            self._tls.write(data)
-            records: bytes = self._outgoing.read()
-            return records
+        """The records; none, and the connection is lost, if OpenSSL refuses."""
         pieces = []
         view = memoryview(data)
-        while view:
-            view = view[self._tls.write(view[:SLICE]) :]
-            pieces.append(self._outgoing.read())
-        return b"".join(pieces)
+        try:
+            while view:
+                view = view[self._tls.write(view[:SLICE]) :]
+                pieces.append(self._outgoing.read())
+        except ssl.SSLError as error:
+            log.debug("%s: TLS broke: %s", self.peer, reason(error))
+            self.abort()
+            return b""
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _send(self, records: bytes) -> None:
         """Hand the kernel what it takes and buffer the rest."""
@@ -274,7 +282,85 @@ class TlsConnection(Connection):
                 return
             if sent == len(records):
                 return
-        super().enqueue(memoryview(records)[sent:] if sent else records)
+        self._buffer(memoryview(records)[sent:] if sent else records)
+
+    def _buffer(self, records: bytes | memoryview) -> None:
+        """Buffer records, in front of a file: its next ones will have higher numbers."""
+        file = self._out.pop() if self._out and self._file_waits else None
+        super().enqueue(records)
+        if file is not None and self._out is not None:
+            self._out.append(file)
+
+    # -- files
+
+    def send_file(self, fd: int, offset: int, size: int, run: Callable[..., None]) -> None:
+        """As the base's; see the module's text."""
+        piece = _FileInBuffer(fd, offset, size, run)
+        if self._goodbye:
+            piece.close()
+        else:
+            self._put_file(piece)
+
+    def _put_file(self, piece: _FileInBuffer) -> None:
+        if self.lost:
+            piece.close()
+        elif self._file_waits:
+            self._put_behind(piece)
+        else:
+            self._append(piece)
+
+    @property
+    def _file_waits(self) -> bool:
+        """The last thing in the buffer is a file that is not yet encrypted to its end."""
+        return bool(self._out) and type(self._out[-1]) is _FileInBuffer  # type: ignore[index]
+
+    def _put_behind(self, piece: "bytes | memoryview | _FileInBuffer") -> None:
+        if self._behind is None:
+            self._behind = []
+        self._behind.append(piece)
+        self.buffered += len(piece)
+
+    def _send_from_file(self, piece: _FileInBuffer) -> Any:
+        """On a file thread: the next block; empty at the end of the file.
+
+        Only the file is used there, not the SSL object and not the socket.
+        """
+        return os.pread(piece.fd, min(piece.left, FILE_BLOCK), piece.offset)
+
+    def _sent_from_file(self, piece: _FileInBuffer, sent: Any, error: BaseException | None) -> None:
+        """``sent`` is the block."""
+        self._file_away = False
+        if self.lost:
+            piece.close()
+            self._end()
+            return
+        if not sent:
+            log.debug("%s: a file ended early or broke: %s", self.peer, error)
+            self.abort()
+            return
+        records = self._encrypt(sent)
+        if self.lost or self._out is None:
+            return
+        piece.offset += len(sent)
+        piece.left -= len(sent)
+        self.buffered -= len(sent)
+        self._buffer(records)
+        if not piece.left:
+            self._out.pop()
+            piece.close()
+            self._go_on_behind()
+
+    def _go_on_behind(self) -> None:
+        """A file is encrypted to its end: now what came behind it, as far as the next one."""
+        behind, self._behind = self._behind or [], None
+        self.buffered -= sum(map(len, behind))
+        for piece in behind:
+            if type(piece) is _FileInBuffer:
+                self._put_file(piece)
+            else:
+                self._write(piece)  # type: ignore[arg-type]
+        if self._goodbye:
+            self._send_goodbye()
 
     # -- the end
 
@@ -295,6 +381,11 @@ class TlsConnection(Connection):
         if self.lost or self._goodbye or not self.is_secure:
             return
         self._goodbye = True
+        self._send_goodbye()
+
+    def _send_goodbye(self) -> None:
+        if self.lost or self._file_waits:
+            return  # its turn comes behind the file
         # It also looks for the peer's, and finds nothing: all that came is decrypted.
         with contextlib.suppress(ssl.SSLError):
             self._tls.unwrap()
@@ -304,6 +395,10 @@ class TlsConnection(Connection):
         # The wheel keeps this object until it next looks at it; OpenSSL's part has some KiB.
         self._tls = self._incoming = self._outgoing = None
         self._unread = b""
+        behind, self._behind = self._behind, None
+        for piece in behind or ():
+            if type(piece) is _FileInBuffer:
+                piece.close()
         super()._end()
 
 

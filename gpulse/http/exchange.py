@@ -19,6 +19,7 @@ from gpulse.connection.connection import HIGH_WATER, Protocol
 from gpulse.http.accelerate import FileRoots, chosen_range, open_file, range_is_wanted
 from gpulse.http.environ import request_environ
 from gpulse.http.files import FileWrapper
+from gpulse.http.forwarded import KEYS as FORWARDING
 from gpulse.http.request import Request
 from gpulse.http.response import (
     Headers,
@@ -151,7 +152,8 @@ class Exchange:
         self.response = response
         environ = request_environ(request, self._protocol.base_environ, self._connection.peer)
         self.environ = environ
-        server.trust.apply(environ, self._connection.speaker)
+        if not request.fields.keys().isdisjoint(FORWARDING):
+            server.trust.apply(environ, self._connection.speaker)
         environ["gpulse.exchange"] = self
         environ["wsgi.early_hints"] = self.send_early_hints
         if server.gives_ids:
@@ -211,10 +213,11 @@ class Exchange:
             if self._stopped and response.code >= 500 and not response.head_sent:
                 # Django's own: at the end of a transaction it met the connection closed by us.
                 raise RequestTimeout
-            if response.status.startswith("101"):
-                if self.upgrade is None:
+            if response.status.startswith("1"):
+                if self.upgrade is None or response.code != 101:
                     raise ResponseError(
-                        "status 101 without an upgrade: only a WebSocket view may send it"
+                        f"status {response.code} is no last response; only a WebSocket view may "
+                        "send 101, and a 103 goes out by wsgi.early_hints"
                     )
                 # Made here, where a field that breaks the head can still be answered with a 500.
                 self._head = self.upgrade.head(server.common_headers(), response.headers)

@@ -142,7 +142,9 @@ class HeadParser:
             self._twice = self._twice or key
         # RFC 9110, 5.3: a list, but for cookies, which RFC 6265 joins by semicolons.
         separator = "; " if key == "HTTP_COOKIE" else ","
-        self._fields[key] += separator + value.decode("latin-1")
+        # The end of the last value is stripped with all others; here it would be in the middle.
+        before = self._fields[key].rstrip(" \t")
+        self._fields[key] = before + separator + value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         self._is_complete = True
@@ -218,6 +220,7 @@ def check_head(request: Request, limits: Limits) -> None:
         if not (length.isascii() and length.isdigit()) or len(length) > 19:
             raise RequestError(400, "a Content-Length that is no number")
         request.content_length = int(length)
+        request.has_body = request.content_length > 0
         if request.content_length > limits.body:
             raise RequestError(413, "the body is too long")
     if "HTTP_EXPECT" in fields:
@@ -239,7 +242,7 @@ def _check_coding(request: Request, coding: str) -> None:
     if coding != "chunked":
         # identity was one until RFC 7230; who sends it may read on to another end.
         raise RequestError(400 if coding == "identity" else 501, "an unknown transfer coding")
-    request.chunked = True
+    request.chunked = request.has_body = True
 
 
 def origin_form(method: str, target: bytes, host: str | None) -> bytes:

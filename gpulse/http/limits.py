@@ -27,6 +27,7 @@ class Limits:
     chunk_overhead: int = _option("limit_chunk_overhead")
     trailers: int = _option("limit_trailers")
     spool: int = _option("spool_threshold")
+    spool_memory: int = _option("spool_memory")
     spool_directory: str | None = _option("spool_directory")
     connections: int = _option("max_connections")
     connection_requests: int = _option("max_connection_requests")

@@ -45,6 +45,10 @@ STOPS = 3
 """How often a request that is over its time is stopped, a second apart, before it is given up: it
 may catch what stops it."""
 
+SPOOLED_LEAST = 65_536
+"""Bytes of a body that stay in memory even where the worker has too many in memory: a file for less
+would cost more than it spares."""
+
 _REASONS = {
     400: "400 Bad Request",
     405: "405 Method Not Allowed",
@@ -70,6 +74,7 @@ class HttpProtocol:
     __slots__ = (
         "_acknowledged",
         "_backlog",
+        "_body_memory",
         "_bucket",
         "_eof",
         "_exchange",
@@ -90,6 +95,7 @@ class HttpProtocol:
         self._parser = RequestParser(server.limits, server.heads)
         self._exchange: Exchange | None = None
         self._backlog = b""
+        self._body_memory = 0  # bytes of a body that are counted for the worker
         self._bucket = 0.0  # when the bucket of the body or of the flushing is empty
         self._acknowledged = 0  # bytes of the buffer that the client is known to have
         self._eof = False
@@ -128,11 +134,14 @@ class HttpProtocol:
             if self._lingering:
                 self._linger(len(data))
                 return
-            request = self._parser.feed(data)
-            if request is not None:
+            parser = self._parser
+            request = parser.feed(data)
+            if request is None:
+                self._await_more(len(data))
+            elif parser.rest or request.has_body:
                 self._take(request)
             else:
-                self._await_more(len(data))
+                self._submit(request)
             return
         self._backlog += data
         if len(self._backlog) >= self.server.limits.pipelined:
@@ -145,6 +154,7 @@ class HttpProtocol:
 
     def connection_lost(self) -> None:
         self._backlog = b""  # the wheel keeps this object until it next looks at it
+        self._count_body(0)
         if not self._spooling:
             self._parser.stop()
 
@@ -238,7 +248,11 @@ class HttpProtocol:
                     if connection.buffered:
                         connection.when_drained(self._advance)
             self._refill(received, limits.body_rate, limits.body_stall)
-            if request.body_size - request.spooled > limits.spool:
+            in_memory = request.body_size - request.spooled
+            self._count_body(in_memory)
+            if in_memory > limits.spool or (
+                in_memory >= SPOOLED_LEAST and self.server.body_memory > limits.spool_memory
+            ):
                 self._spool(request)
         elif parser.error is not None:
             self._refuse_error()
@@ -246,6 +260,11 @@ class HttpProtocol:
             # Counted from the first byte: a drip of bytes does not move it.
             self._head_begun = True
             connection.set_deadline(time.monotonic() + limits.head_timeout)
+
+    def _count_body(self, size: int) -> None:
+        """So many bytes of a body are in memory because of this connection."""
+        self.server.body_memory += size - self._body_memory
+        self._body_memory = size
 
     def _submit(self, request: Request) -> None:
         server, connection = self.server, self.connection
@@ -265,7 +284,7 @@ class HttpProtocol:
         if (self._eof and not self._backlog) or self.served == server.limits.connection_requests:
             keep_alive = False
         exchange = self._exchange = Exchange(self, request, keep_alive)
-        connection.hold()
+        connection.held = True
         # The deadline that the connection has as an idle one stays: most exchanges end before it.
         pool.submit(exchange)
         if self._exchange is exchange and not connection.buffered:
@@ -337,9 +356,12 @@ class HttpProtocol:
         self._exchange = None
         self._stops = 0
         connection = self.connection
-        connection.release()
+        connection.held = False
+        if self._body_memory:
+            self._count_body(0)
         self.server.served()
         if connection.lost:
+            connection.release()
             return
         if failed:
             connection.abort()  # a close that the client can tell from the end of the body
@@ -450,6 +472,7 @@ class HttpProtocol:
         pieces, request.body = request.body, []
         request.spooled = request.body_size
         self._spooling = True
+        self._count_body(0)
         self.connection.set_deadline(NEVER)
         directory = self.server.limits.spool_directory
         self.server.pool.in_file_thread(

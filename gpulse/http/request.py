@@ -25,6 +25,7 @@ class Request:
         "content_length",
         "expects_continue",
         "fields",
+        "has_body",
         "is_http_1_0",
         "keep_alive",
         "method",
@@ -44,6 +45,8 @@ class Request:
         self.expects_continue = False
         self.upgrade = False
         """A GET that asks for a WebSocket; the bytes behind it may be frames."""
+        self.has_body = False
+        """Bytes belong to it behind its head: chunks, or ``content_length`` of them."""
         self.chunked = False
         self.content_length = 0
         self.body: list[bytes] = []
@@ -53,11 +56,6 @@ class Request:
         """Where the server moved the first part of a large body."""
         self.spooled = 0
         """Bytes of that part; the rest of ``body_size`` is in memory."""
-
-    @property
-    def has_body(self) -> bool:
-        """Bytes belong to it behind its head."""
-        return self.chunked or self.content_length > 0
 
     def discard_body(self) -> None:
         """Forget the body and delete what was spooled; the request is answered or refused."""

@@ -102,6 +102,8 @@ class HttpServer:
         """Targets of the health checks."""
 
         self.draining = False
+        self.body_memory = 0
+        """Bytes of bodies in memory, of requests that arrive, wait or run."""
         self.requests = 0
         self.refusals = 0
 

@@ -180,7 +180,10 @@ class Master:
         opened.callback(self._children.kill_all)
         child.set_title(config.pulse_app_name, "master")
         for listener in self._listeners:
-            _log.info("listening on %s", listener.url)
+            url = listener.url
+            if config.tls_certificate:
+                url = url.replace("http://", "https://", 1)
+            _log.info("listening on %s", url)
         _log.info(
             "starting workers: %d, %s mode, %d requests at once in each",
             config.workers,

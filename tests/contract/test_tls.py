@@ -1,12 +1,14 @@
 """HTTP and WebSockets over TLS on real sockets, on greenlets and on threads."""
 
 import contextlib
+import hashlib
+import logging
+import os
 import ssl
 import subprocess
 import sys
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
 
 import gevent
@@ -14,47 +16,21 @@ import gevent.socket
 import gevent.ssl
 import pytest
 from certificates import Certificates
-from contract import test_upgrade, wsgi_site
+from contract import test_upgrade
 from contract.test_upgrade import loop, parked
 from contract.wsgi_site import Client, until
 
 from gpulse import tlsfiles
 from gpulse.config import Config
-from gpulse.connection.tls import PLAIN_HTTP, TlsConnection, build_context, tls_environ
+from gpulse.connection.tls import FILE_BLOCK, PLAIN_HTTP
+from gpulse.connection.tlscontext import build_context
 from gpulse.http.limits import Limits
-from gpulse.http.protocol import HttpProtocol
-from gpulse.http.server import HttpServer
 
 quiet = test_upgrade.quiet
 
 MIB = 1024 * 1024
 BIG = 6_000_000
 """More than the kernel's buffers of a loopback connection take."""
-
-
-class TlsServer(HttpServer):
-    """A server whose connections speak TLS."""
-
-    def __init__(self, context, timeout, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.context = context
-        self.timeout = timeout
-        self.reasons = []
-
-    def _accepted(self, sock, peer, listener):
-        connection = TlsConnection(
-            self.loop, sock, peer, listener, self.wheel, self.connections.discard
-        )
-        self.connections.add(connection)
-        connection.start_handshake(
-            self.context, self.timeout, self._established, self.reasons.append
-        )
-        connection.resume_reading()
-
-    def _established(self, connection):
-        base = self._bases[id(connection.listener)] | tls_environ(connection)
-        connection.protocol = HttpProtocol(connection, self, base)
-        connection.protocol.start()
 
 
 class TlsClient(Client):
@@ -71,20 +47,30 @@ def certificates(tmp_path_factory):
 
 
 @pytest.fixture
-def secure(serve, certificates, monkeypatch):
-    """``secure(application, options, **site)`` is ``serve`` with TLS."""
+def secure(serve, certificates):
+    """``secure(application, **options)`` is ``serve`` with TLS."""
 
-    def start(application, options=None, timeout=10.0, **site):
+    def start(application, **options):
         certificate, key = certificates.pair("site.test")
-        files = tlsfiles.read_files(
-            Config.defaults(tls_certificate=certificate, tls_key=key, **(options or {}))
-        )
-        monkeypatch.setattr(
-            wsgi_site, "HttpServer", partial(TlsServer, build_context(files), timeout)
-        )
-        return serve(application, **site)
+        options = {"tls_certificate": certificate, "tls_key": key, **options}
+        chosen = {name: value for name, value in options.items() if name.startswith("tls_")}
+        context = build_context(tlsfiles.read_files(Config.defaults(**chosen)))
+        return serve(application, tls=context, **options)
 
     return start
+
+
+@pytest.fixture
+def reasons(caplog):
+    """Why connections were refused, as the log says it."""
+    caplog.set_level(logging.DEBUG, "gpulse.http")
+
+    def found():
+        texts = [record.getMessage() for record in caplog.records]
+        mark = "a connection is refused: "
+        return [text.removeprefix(mark) for text in texts if text.startswith(mark)]
+
+    return found
 
 
 @pytest.fixture
@@ -179,21 +165,6 @@ class TestHttp:
         answer = client.read()
         assert answer.body == b"".join(b"%05d" % number * 1000 for number in range(200))
 
-    def test_a_file(self, secure, client_of):
-        content = bytes(range(256)) * 8192
-
-        def application(environ, start_response):
-            file = tempfile.TemporaryFile()  # noqa: SIM115 - the wrapper closes it
-            file.write(content)
-            file.seek(0)
-            start_response("200 OK", [("Content-Length", str(len(content)))])
-            return environ["wsgi.file_wrapper"](file)
-
-        client = client_of(secure(application))
-        for _ in range(2):
-            client.request("GET", "/")
-            assert client.read().body == content
-
     def test_a_slow_reader_gets_everything_and_holds_up_nobody(self, secure, client_of):
         site = secure(big, size=1)
         slow, other = client_of(site, receive_buffer=4096), client_of(site)
@@ -255,6 +226,135 @@ class TestHttp:
         assert client.is_ended()
 
 
+FILE_SIZE = 40 * MIB + 7
+
+
+@pytest.fixture(scope="module")
+def large_file(tmp_path_factory):
+    """A file's path and the SHA-256 of its content."""
+    path = tmp_path_factory.mktemp("large") / "file"
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for number in range(0, FILE_SIZE, MIB):
+            block = number.to_bytes(4) * (MIB // 4)
+            block = block[: FILE_SIZE - number]
+            file.write(block)
+            digest.update(block)
+    return path, digest.digest()
+
+
+@pytest.fixture
+def download(secure, large_file):
+    """A site of one pool member that sends the file, or with ``/page`` a page."""
+
+    def application(environ, start_response):
+        if environ["PATH_INFO"] == "/page":
+            return text(environ, start_response)
+        start_response("200 OK", [("Content-Length", str(FILE_SIZE))])
+        return environ["wsgi.file_wrapper"](large_file[0].open("rb"))
+
+    return lambda **options: secure(application, size=1, **options)
+
+
+def in_memory(site):
+    """Bytes that wait for readers, without those that are still in a file."""
+    size = 0
+    for connection in site.server.connections:
+        size += connection.buffered
+        size -= sum(piece.left for piece in connection._out or () if hasattr(piece, "left"))
+    return size
+
+
+class TestFiles:
+    def test_one_of_some_blocks(self, secure, client_of):
+        content = bytes(range(256)) * 8192
+
+        def application(environ, start_response):
+            file = tempfile.TemporaryFile()  # noqa: SIM115 - the wrapper closes it
+            file.write(content)
+            file.seek(100)
+            start_response("200 OK", [("Content-Length", str(len(content) - 100))])
+            return environ["wsgi.file_wrapper"](file)
+
+        client = client_of(secure(application))
+        for _ in range(2):
+            client.request("GET", "/")
+            assert client.read().body == content[100:]
+
+    def test_a_slow_reader_holds_no_member_and_little_memory(self, download, client_of, large_file):
+        site = download()
+        slow, other = client_of(site, receive_buffer=4096), client_of(site)
+        slow.request("GET", "/")
+        until(lambda: site.server.requests == 1 and not site.pool.busy)
+        digest, received, pages, most = hashlib.sha256(), 0, 0, 0
+        slow.read_to(b"\r\n\r\n")
+        while received < FILE_SIZE:
+            block = slow.read_exactly(min(MIB, FILE_SIZE - received))
+            assert block, "it ended early"
+            digest.update(block)
+            received += len(block)
+            if received % (4 * MIB) == 0:
+                other.request("GET", "/page")
+                assert other.read().body == b"GET /page "
+                pages += 1
+                until(lambda: not site.pool.busy)
+                most = max(most, in_memory(site))
+        assert digest.digest() == large_file[1]
+        assert pages == 10
+        assert 0 < most < FILE_BLOCK * 1.1
+        slow.request("GET", "/page")
+        assert slow.read().body == b"GET /page "
+
+    def test_what_is_pipelined_behind_it_is_answered_behind_it(
+        self, download, client_of, large_file
+    ):
+        client = client_of(download())
+        client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /page HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert hashlib.sha256(client.read().body).digest() == large_file[1]
+        assert client.read().body == b"GET /page "
+
+    def test_the_last_response_of_a_connection(self, download, client_of, large_file):
+        client = client_of(download())
+        client.request("GET", "/", Connection="close")
+        assert hashlib.sha256(client.read().body).digest() == large_file[1]
+        assert client.is_ended()
+
+    @pytest.mark.parametrize("end", ["close", "reset"])
+    def test_a_client_that_leaves_in_the_middle(self, download, client_of, end):
+        site = download()
+        client = client_of(site, receive_buffer=4096)
+        client.request("GET", "/")
+        client.read_exactly(3 * MIB)
+        getattr(client, end)()
+        until(site.is_quiet)
+        other = client_of(site)
+        other.request("GET", "/page")
+        assert other.read().status == 200
+        # That the file is closed is for the fixture to see.
+
+    def test_one_who_stops_reading_is_cut_off(self, download, client_of):
+        site = download(limits=Limits(write_stall=0.2))
+        client = client_of(site, receive_buffer=4096)
+        client.request("GET", "/")
+        client.read_exactly(MIB)
+        until(site.is_quiet)
+
+    def test_one_that_shrinks_meanwhile_cuts_the_connection(self, secure, client_of, tmp_path):
+        path = tmp_path / "file"
+        path.write_bytes(b"x" * FILE_SIZE)
+
+        def application(environ, start_response):
+            start_response("200 OK", [("Content-Length", str(FILE_SIZE))])
+            return environ["wsgi.file_wrapper"](path.open("rb"))
+
+        client = client_of(secure(application), receive_buffer=4096)
+        client.request("GET", "/")
+        client.read_exactly(MIB)
+        os.truncate(path, 2 * MIB)
+        with pytest.raises(ssl.SSLEOFError):
+            client.read_exactly(FILE_SIZE)
+
+
 class TestWebSockets:
     @pytest.mark.parametrize("application", [parked(), loop], ids=["parked", "loop"])
     def test_an_echo(self, secure, client_of, application):
@@ -280,9 +380,7 @@ class TestWebSockets:
 
 class TestHandshakes:
     def test_client_certificates(self, secure, client_of, certificates):
-        site = secure(
-            keys, {"tls_client_ca": certificates.ca, "tls_client_certificates": "required"}
-        )
+        site = secure(keys, tls_client_ca=certificates.ca, tls_client_certificates="required")
         client = client_of(site, certificates.issue("someone.test", common_name="Someone"))
         client.request("GET", "/")
         verify, name = client.read().body.split(b" ", 2)[2].split(b" ", 1)
@@ -290,28 +388,26 @@ class TestHandshakes:
         assert name.startswith(b"CN=Someone,")
 
     def test_a_client_without_the_certificate_that_is_required(
-        self, secure, client_of, certificates
+        self, secure, client_of, certificates, reasons
     ):
-        site = secure(
-            keys, {"tls_client_ca": certificates.ca, "tls_client_certificates": "required"}
-        )
+        site = secure(keys, tls_client_ca=certificates.ca, tls_client_certificates="required")
         client = client_of(site)  # in TLS 1.3 the client's side is done before the server looks
         with pytest.raises(ssl.SSLError, match="CERTIFICATE_REQUIRED"):
             client.more()
         client.close()
         until(site.is_quiet)
-        assert site.server.reasons == ["peer did not return a certificate"]
+        assert reasons() == ["peer did not return a certificate"]
 
     def test_each_server_name_has_its_certificate(self, secure, client_of, certificates):
         certificate, key = certificates.pair("*.shop.test")
-        site = secure(text, {"tls_sni": [f"*.shop.test={certificate}:{key}"]})
+        site = secure(text, tls_sni=[f"*.shop.test={certificate}:{key}"])
         for name, given in (("a.shop.test", "*.shop.test"), ("site.test", "site.test")):
             client = client_of(site, name=name)
             assert client.sock.getpeercert()["subjectAltName"] == (("DNS", given),)
             client.request("GET", "/")
             assert client.read().status == 200
 
-    def test_plain_http_is_told_so(self, secure):
+    def test_plain_http_is_told_so(self, secure, reasons):
         site = secure(text)
         client = site.connect()
         client.request("GET", "/")
@@ -322,7 +418,7 @@ class TestHandshakes:
         assert client.is_ended()
         client.close()
         until(site.is_quiet)
-        assert site.server.reasons == [PLAIN_HTTP]
+        assert (reasons(), site.server.refusals, site.lines) == ([PLAIN_HTTP], 1, [])
 
     def test_plain_http_that_goes_on_sending_sees_the_answer(self, secure):
         client = secure(text).connect()
@@ -331,16 +427,16 @@ class TestHandshakes:
         client.send(b"x" * 30_000)
         assert client.read().status == 400
 
-    def test_one_that_stalls_is_ended(self, secure):
-        site = secure(text, timeout=0.1)
+    def test_one_that_stalls_is_ended(self, secure, reasons):
+        site = secure(text, tls_handshake_timeout=0.1)
         begun = time.monotonic()
         client = site.connect()
         client.send(hello()[:50])
         assert client.is_ended()
         assert 0.1 <= time.monotonic() - begun < 5
-        assert site.server.reasons == ["the handshake took longer than 0.1 s"]
+        assert reasons() == ["the handshake took longer than 0.1 s"]
 
-    def test_two_hundred_that_are_cut_in_half_leave_nothing(self, secure):
+    def test_two_hundred_that_are_cut_in_half_leave_nothing(self, secure, reasons):
         site = secure(text)
         data = hello()
         for number in range(200):
@@ -350,9 +446,9 @@ class TestHandshakes:
                 client.reset()
             else:
                 client.close()
-        until(lambda: len(site.server.reasons) == 200)
+        until(lambda: site.server.refusals == 200)
         until(site.is_quiet)
-        assert set(site.server.reasons) == {"the client left before its end"}
+        assert set(reasons()) == {"the client left before its end"}
         # That no descriptor is left is for the fixture to see.
 
     def test_a_handshake_holds_no_pool_member(self, secure, client_of):
@@ -381,7 +477,7 @@ monkey.patch_all()
 import ssl, sys
 from gpulse import tlsfiles
 from gpulse.config import Config
-from gpulse.connection.tls import build_context
+from gpulse.connection.tlscontext import build_context
 certificate, key, other, other_key, ca = sys.argv[1:]
 context = build_context(tlsfiles.read_files(Config.defaults(
     tls_certificate=certificate, tls_key=key, tls_minimum_version="1.3",

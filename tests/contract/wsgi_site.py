@@ -49,6 +49,7 @@ class Site:
     :param log_format: of the lines in ``lines``.
     :param path: listens on this unix socket instead of a port.
     :param limits: in place of those that the options make.
+    :param tls: a context that the port speaks TLS with.
     :param config: options.
     """
 
@@ -60,6 +61,7 @@ class Site:
         limits=None,
         log_format="combined",
         path=None,
+        tls=None,
         **config,
     ):
         self.lines = []
@@ -83,6 +85,7 @@ class Site:
             ),
             served=lambda: None,
             environ={"test.site": self},
+            tls=tls,
         )
         if path is None:
             self.listener = socket.create_server(("127.0.0.1", 0))

@@ -227,7 +227,7 @@ class TestTheEnd:
 
     def test_a_held_connection_keeps_its_descriptor_until_it_is_released(self):
         rig = Rig()
-        rig.connection.hold()
+        rig.connection.held = True
         rig.receive(ConnectionResetError())
         assert rig.connection.lost
         assert not rig.sock.closed
@@ -238,7 +238,7 @@ class TestTheEnd:
 
     def test_releasing_a_good_connection_changes_nothing(self):
         rig = Rig()
-        rig.connection.hold()
+        rig.connection.held = True
         rig.connection.release()
         assert not rig.connection.lost
         rig.receive(b"abc")
@@ -246,7 +246,7 @@ class TestTheEnd:
 
     def test_a_send_of_the_holder_that_fails_only_marks_the_connection(self):
         rig = Rig()
-        rig.connection.hold()
+        rig.connection.held = True
         rig.sock.error = BrokenPipeError()
         assert rig.connection.try_send(b"abc") == 3
         assert rig.connection.lost
@@ -284,7 +284,7 @@ class TestTheDeadline:
 
     def test_a_lost_connection_that_is_held_is_not_told(self):
         rig = Rig()
-        rig.connection.hold()
+        rig.connection.held = True
         rig.connection.set_deadline(101.0)
         rig.connection.lost = True
         rig.wheel.turn(101.5)

@@ -47,7 +47,7 @@ def test_a_deadline_leaves_the_others_theirs():
 def test_a_connection_held_by_a_member_is_closed_when_it_is_released():
     rig = Rig()
     rig.protocol.data_received = fault
-    rig.connection.hold()
+    rig.connection.held = True
     rig.receive(b"x")
     assert (rig.connection.lost, rig.sock.closed) == (True, 0)
     rig.connection.release()

@@ -2,232 +2,28 @@
 
 import contextlib
 import logging
-import os
 import random
 import ssl
 import threading
-import time
 
 import pytest
 import trustme
 from certificates import Certificates
-from cryptography.hazmat.bindings.openssl.binding import Binding
-from unit.connection.fake_loop import FakeLoop, FakeSocket
+from unit.connection.tls_rig import (
+    MIB,
+    VERSIONS,
+    MemoryClient,
+    OtherClient,
+    Recorder,
+    Rig,
+    context_for,
+    sni,
+)
 
-from gpulse import tlsfiles
-from gpulse.config import Config
 from gpulse.connection import tls
 from gpulse.connection.connection import READ_SIZE
-from gpulse.connection.timers import NEVER, DeadlineWheel
-from gpulse.connection.tls import TlsConnection, build_context, tls_environ
-from gpulse.errors import FileError, UsageError
-
-MIB = 1024 * 1024
-VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
-    return Certificates(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture(scope="module")
-def pair(certificates):
-    return certificates.pair("site.test")
-
-
-@pytest.fixture(scope="module")
-def context(pair):
-    return context_for(pair)
-
-
-@pytest.fixture(scope="module")
-def by_name(pair, certificates):
-    """With certificates for three names."""
-    exact, wild = certificates.pair("shop.test"), certificates.pair("*.shop.test")
-    return context_for(pair, tls_sni=[sni("shop.test", exact), sni("*.shop.test", wild)])
-
-
-@pytest.fixture(scope="module")
-def asking(pair, certificates):
-    """Mode -> a context that asks for client certificates."""
-    return {
-        mode: context_for(pair, tls_client_ca=certificates.ca, tls_client_certificates=mode)
-        for mode in ("optional", "required")
-    }
-
-
-def context_for(pair, **options):
-    certificate, key = pair
-    return build_context(files_for(tls_certificate=certificate, tls_key=key, **options))
-
-
-def sni(name, pair):
-    """The option's value."""
-    return f"{name}={pair[0]}:{pair[1]}"
-
-
-def files_for(**options):
-    return tlsfiles.read_files(Config.defaults(**options))
-
-
-class Loop(FakeLoop):
-    """With the callbacks of the hub's next turn."""
-
-    def __init__(self):
-        super().__init__()
-        self.callbacks = []
-
-    def run_callback(self, call):
-        self.callbacks.append(call)
-
-    def turn(self):
-        callbacks, self.callbacks = self.callbacks, []
-        for call in callbacks:
-            call()
-        return len(callbacks)
-
-
-class Recorder:
-    """A protocol that remembers its calls; consecutive data as one."""
-
-    def __init__(self, rig):
-        self.rig = rig
-        self.calls = []
-        self.sizes = []
-        self.pause_after = None
-
-    def data_received(self, data):
-        self.sizes.append(len(data))
-        if self.calls and isinstance(self.calls[-1], bytes):
-            self.calls[-1] += data
-        else:
-            self.calls.append(data)
-        if self.pause_after is not None and len(self.sizes) >= self.pause_after:
-            self.rig.connection.pause_reading()
-
-    def eof_received(self):
-        self.calls.append("eof")
-
-    def write_progressed(self):
-        self.calls.append("progress")
-
-    def deadline_passed(self, now):
-        self.calls.append("deadline")
-
-    def connection_lost(self):
-        self.calls.append("lost")
-
-
-class MemoryClient:
-    """The other end: Python's own TLS client between two BIOs."""
-
-    def __init__(self, context, name="site.test"):
-        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname=name)
-        self.is_secure = False
-        self.received = b""
-        self.closed = False
-
-    def take(self, data):
-        """Records from the server."""
-        self.incoming.write(data)
-        try:
-            if not self.is_secure:
-                self.tls.do_handshake()
-                self.is_secure = True
-            while data := self.tls.read(65536):
-                self.received += data
-            self.closed = True
-        except ssl.SSLWantReadError:
-            pass
-        except ssl.SSLZeroReturnError:
-            self.closed = True
-
-    def say(self, data):
-        self.tls.write(data)
-        return self.outgoing.read()
-
-    def close(self):
-        """The records of a close_notify."""
-        with contextlib.suppress(ssl.SSLWantReadError):
-            self.tls.unwrap()
-        return self.outgoing.read()
-
-
-class Rig:
-    """A TlsConnection on a loop and a socket that the test drives, and what happened to it."""
-
-    def __init__(self, context, room=float("inf"), timeout=10.0):
-        self.loop = Loop()
-        self.sock = FakeSocket(room)
-        self.wheel = DeadlineWheel(time.monotonic())
-        self.closed = []
-        self.refusals = []
-        self.protocol = Recorder(self)
-        self.connection = TlsConnection(
-            self.loop, self.sock, ("192.0.2.1", 4000), None, self.wheel, self.closed.append
-        )
-        if context is not None:
-            self.start(context, timeout)
-            self.connection.resume_reading()
-
-    def start(self, context, timeout, data=b""):
-        self.connection.start_handshake(
-            context, timeout, self.established, self.refusals.append, data
-        )
-
-    def established(self, connection):
-        assert connection is self.connection
-        connection.protocol = self.protocol
-
-    def receive(self, data, step=READ_SIZE):
-        """The socket becomes readable, ``step`` bytes at a time."""
-        for at in range(0, len(data), step):
-            self.sock.incoming.append(data[at : at + step])
-            assert self.loop.readable()
-
-    def sent(self):
-        """What the server sent since the last call."""
-        data, self.sock.sent = self.sock.sent, b""
-        return data
-
-    def shake(self, client, step=READ_SIZE):
-        """The whole handshake."""
-        client.take(b"")
-        for _ in range(3):
-            self.receive(client.outgoing.read(), step)
-            client.take(self.sent())
-        assert client.is_secure
-        assert self.connection.is_secure
-        return client
-
-    def pass_time(self, seconds):
-        self.wheel.turn(time.monotonic() + seconds)
-
-    @property
-    def calls(self):
-        return self.protocol.calls
-
-
-@pytest.fixture(params=VERSIONS, ids=["1.2", "1.3"])
-def client_context(request, certificates):
-    context = certificates.client()
-    context.maximum_version = request.param
-    return context
-
-
-@pytest.fixture
-def client(client_context):
-    return MemoryClient(client_context)
-
-
-@pytest.fixture
-def rig(context, client):
-    """A connection with its handshake done."""
-    rig = Rig(context)
-    rig.shake(client)
-    return rig
+from gpulse.connection.timers import NEVER
+from gpulse.connection.tls import tls_environ
 
 
 class TestHandshake:
@@ -260,6 +56,24 @@ class TestHandshake:
             last = b""
         rig.receive(last + client.say(b"GET / HTTP/1.1\r\n"))
         assert rig.calls == [b"GET / HTTP/1.1\r\n"]
+
+    def test_what_comes_behind_its_end_in_one_turn_is_decrypted(self, context, client):
+        rig = Rig(context)
+        client.take(b"")
+        rig.receive(client.outgoing.read())
+        client.take(rig.sent())
+        last = client.outgoing.read()
+        if not client.is_secure:  # TLS 1.2 has one more turn
+            rig.receive(last)
+            client.take(rig.sent())
+            last = b""
+        data = last + client.say(b"x" * (3 * READ_SIZE))
+        for at in range(0, len(data), READ_SIZE):
+            rig.sock.incoming.append(data[at : at + READ_SIZE])
+        assert len(rig.sock.incoming) > 2
+        while rig.sock.incoming:
+            assert rig.loop.readable()
+        assert rig.calls == [b"x" * (3 * READ_SIZE)]
 
     def test_its_deadline_is_taken_back(self, rig):
         assert rig.connection.deadline == NEVER
@@ -686,7 +500,7 @@ class TestWriting:
         assert rig.sent() == b""
 
     def test_a_holder_sends_nothing_itself(self, rig, client):
-        rig.connection.hold()
+        rig.connection.held = True
         results = []
         member = threading.Thread(target=lambda: results.append(rig.connection.try_send(b"hello")))
         member.start()
@@ -706,14 +520,17 @@ class TestWriting:
         client.take(rig.sent())
         assert client.received == b"firstsecond"
 
-    def test_a_file_never_goes_past_it(self, rig):
-        assert not rig.connection.takes_files
-        reader, writer = os.pipe()
-        os.close(writer)
-        with pytest.raises(RuntimeError):
-            rig.connection.send_file(reader, 0, 10, lambda *args: None)
-        with pytest.raises(OSError, match="descriptor"):
-            os.fstat(reader)
+    def test_openssl_that_fails_loses_the_connection(self, rig, caplog):
+        caplog.set_level(logging.DEBUG)
+
+        class Broken:
+            def write(self, data):
+                raise ssl.SSLError(1, "[SSL: BAD_LENGTH] bad length (_ssl.c:2580)")
+
+        rig.connection._tls = Broken()
+        rig.connection.write(b"x")
+        assert rig.calls == ["lost"]
+        assert "TLS broke: bad length" in caplog.text
 
     def test_a_broken_pipe_loses_the_connection(self, rig):
         rig.sock.error = BrokenPipeError()
@@ -837,7 +654,7 @@ class TestTheEnd:
         assert rig.calls == ["eof"]
 
     def test_a_held_connection_keeps_its_descriptor(self, rig, client):
-        rig.connection.hold()
+        rig.connection.held = True
         rig.sock.incoming.append(ConnectionResetError())
         assert rig.loop.readable()
         assert rig.connection.lost
@@ -850,35 +667,6 @@ class TestTheEnd:
         rig.connection.abort()
         connection = rig.connection
         assert (connection._tls, connection._incoming, connection._outgoing) == (None, None, None)
-
-
-class OtherClient:
-    """OpenSSL itself as client, for what the ssl module cannot do."""
-
-    def __init__(self):
-        binding = Binding()
-        self.lib, self.ffi = binding.lib, binding.ffi
-        self.context = self.lib.SSL_CTX_new(self.lib.TLS_client_method())
-        self.lib.SSL_CTX_set_max_proto_version(self.context, 0x0303)
-        self.ssl = self.lib.SSL_new(self.context)
-        self.incoming = self.lib.BIO_new(self.lib.BIO_s_mem())
-        self.outgoing = self.lib.BIO_new(self.lib.BIO_s_mem())
-        self.lib.SSL_set_bio(self.ssl, self.incoming, self.outgoing)
-        self.lib.SSL_set_connect_state(self.ssl)
-
-    def advance(self, data=b""):
-        """Take records and go on with the handshake; returns the records to send."""
-        if data:
-            self.lib.BIO_write(self.incoming, data, len(data))
-        self.lib.SSL_do_handshake(self.ssl)
-        self.lib.ERR_clear_error()
-        buffer = self.ffi.new("char[]", 65536)
-        size = self.lib.BIO_read(self.outgoing, buffer, 65536)
-        return self.ffi.buffer(buffer, size)[:] if size > 0 else b""
-
-    def close(self):
-        self.lib.SSL_free(self.ssl)
-        self.lib.SSL_CTX_free(self.context)
 
 
 class TestRenegotiation:
@@ -974,160 +762,3 @@ class TestEnviron:
         Certificates(tmp_path).issue("stranger").configure_cert(client_context)
         (reason,) = self.refused_by(asking[mode], client_context)
         assert reason.startswith("certificate verify failed (")
-
-
-class TestFiles:
-    def test_a_site_without_tls_has_none(self):
-        assert files_for() is None
-
-    @pytest.mark.parametrize(
-        "options",
-        [
-            {"tls_key": "k"},
-            {"tls_client_ca": "c"},
-            {"tls_sni": "a=c:k"},
-            {"tls_certificate": "c", "tls_client_certificates": "optional"},
-            {"tls_certificate": "c", "tls_client_ca": "c"},
-        ],
-    )
-    def test_an_option_that_lacks_another_is_refused(self, options):
-        with pytest.raises(UsageError):
-            files_for(**options)
-
-    def test_what_is_shown_of_them_holds_no_secret(self, pair):
-        files = files_for(tls_certificate=pair[0], tls_key=pair[1])
-        assert b"PRIVATE KEY" in files.default.key.data
-        assert "PRIVATE KEY" not in repr(files)
-        assert pair[1] in repr(files)
-
-    def test_one_file_may_hold_certificate_and_key(self, certificates, client):
-        data = certificates.issue("site.test").private_key_and_cert_chain_pem.bytes()
-        path = certificates.write("both.pem", "# Schlüssel\n".encode("latin-1") + data)
-        Rig(build_context(files_for(tls_certificate=path))).shake(client)
-
-    def check(self, message, certificate, key):
-        with pytest.raises(FileError) as caught:
-            context_for((certificate, key))
-        text = str(caught.value)
-        assert message in text
-        assert "\n" not in text
-        assert "_ssl.c" not in text
-
-    def test_one_that_is_missing(self, pair, tmp_path):
-        missing = str(tmp_path / "missing.pem")
-        self.check(f"cannot read the TLS certificate {missing}: No such file", missing, pair[1])
-        self.check(f"cannot read the TLS key {missing}: No such file", pair[0], missing)
-
-    def test_one_that_may_not_be_read(self, pair, monkeypatch):
-        def refuse(path, flags):
-            raise PermissionError(13, "Permission denied")
-
-        monkeypatch.setattr(tlsfiles, "_open_at_once", refuse)
-        self.check("permission denied to user", *pair)
-
-    def test_a_directory_and_a_pipe(self, pair, tmp_path):
-        self.check("Is a directory", str(tmp_path), pair[1])
-        os.mkfifo(tmp_path / "pipe")
-        self.check("not a regular file", str(tmp_path / "pipe"), pair[1])
-
-    def test_one_that_is_no_path(self, pair):
-        with pytest.raises(FileError, match="no path"):
-            context_for(pair, tls_sni=["a.test=b\0c"])
-
-    def test_one_that_is_too_long(self, pair, certificates):
-        path = certificates.write("long.pem", b"x" * (tlsfiles.MAX_BYTES + 1))
-        self.check("longer than", path, pair[1])
-
-    def test_no_certificate_in_it(self, pair, certificates):
-        self.check("holds no certificate", pair[1], pair[1])
-        self.check("DER", certificates.write("der.pem", b"\x30\x82\x01\x00"), pair[1])
-
-    def test_no_key_in_it(self, pair, certificates):
-        self.check("name the key's file", pair[0], pair[0])
-        self.check("holds no key", pair[0], certificates.ca)
-
-    @pytest.mark.parametrize("traditional", [False, True])
-    def test_a_key_with_a_passphrase(self, pair, certificates, traditional):
-        key = certificates.encrypted_key("secret.test", traditional)
-        self.check("has a passphrase", pair[0], key)
-
-    def test_nobody_is_asked_for_a_passphrase(self, pair, certificates):
-        path = certificates.encrypted_key("secret.test")
-        with open(path, "rb") as file:
-            key = tlsfiles.PemFile(path, file.read())
-        certificate = files_for(tls_certificate=pair[0], tls_key=pair[1]).default.certificate
-        with pytest.raises(FileError, match="has a passphrase"):
-            build_context(tlsfiles.TlsFiles(tlsfiles.KeyPair(certificate, key)))
-
-    def test_a_key_of_another_certificate(self, pair, certificates):
-        other = certificates.pair("other.test")
-        self.check("does not belong to", pair[0], other[1])
-
-    def test_a_key_of_another_kind(self, pair, certificates):
-        other = certificates.pair("rsa.test", key_type=trustme.KeyType.RSA)
-        self.check("does not belong to", pair[0], other[1])
-
-    def test_a_certificate_that_is_broken(self, pair, certificates):
-        path = certificates.write(
-            "broken.pem", b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
-        )
-        self.check("OpenSSL cannot use", path, pair[1])
-
-    def test_authorities_that_are_broken(self, pair, certificates):
-        path = certificates.write("broken-ca.pem", b"-----BEGIN CERTIFICATE-----\n")
-        with pytest.raises(FileError, match="authorities"):
-            context_for(pair, tls_client_ca=path, tls_client_certificates="optional")
-
-    def test_ciphers_that_do_not_exist(self, pair):
-        with pytest.raises(UsageError, match="'NOSUCH'"):
-            context_for(pair, tls_ciphers="NOSUCH")
-
-    def test_a_certificate_that_is_expired_is_used_with_a_warning(
-        self, certificates, client_context, caplog
-    ):
-        context = context_for(certificates.expired_pair("old.test"))
-        (record,) = caplog.records
-        assert record.levelno == logging.WARNING
-        assert "certificate has expired" in record.getMessage()
-        client_context.check_hostname = False
-        client_context.verify_mode = ssl.CERT_NONE
-        Rig(context).shake(MemoryClient(client_context))
-
-    def test_a_certificate_that_is_valid_gives_no_warning(self, pair, caplog):
-        context_for(pair)
-        assert caplog.records == []
-
-    def test_elsewhere_than_on_linux(self, pair, monkeypatch, client):
-        monkeypatch.setattr("os.path.isdir", lambda path: False)
-        Rig(context_for(pair)).shake(client)
-
-    def test_no_descriptor_stays_open(self, pair):
-        before = os.listdir("/dev/fd")
-        context_for(pair)
-        assert os.listdir("/dev/fd") == before
-
-
-class TestContext:
-    def test_what_is_off(self, context):
-        assert context.options & ssl.OP_NO_RENEGOTIATION
-        assert context.options & ssl.OP_NO_COMPRESSION
-        assert not context.options & ssl.OP_NO_TICKET
-        assert context.minimum_version is ssl.TLSVersion.TLSv1_2
-
-    def test_ciphers_are_the_servers_choice(self, pair, certificates):
-        wanted = "ECDHE-ECDSA-AES128-GCM-SHA256"
-        client_context = certificates.client()
-        client_context.maximum_version = ssl.TLSVersion.TLSv1_2
-        rig = Rig(context_for(pair, tls_ciphers=wanted))
-        rig.shake(MemoryClient(client_context))
-        assert tls_environ(rig.connection)["SSL_CIPHER"] == wanted
-
-    def test_a_session_is_resumed(self, context, client_context):
-        first = MemoryClient(client_context)
-        Rig(context).shake(first)
-        again = MemoryClient(client_context)
-        again.tls = client_context.wrap_bio(
-            again.incoming, again.outgoing, server_hostname="site.test", session=first.tls.session
-        )
-        Rig(context).shake(again)
-        assert again.tls.session_reused
