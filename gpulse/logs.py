@@ -267,7 +267,7 @@ class LineWriter:
         elif isinstance(target, int):
             target = DescriptorSink(target)
         self._sink: Sink = target
-        self._lines: deque[bytes] = deque()
+        self._lines: deque[str] = deque()
         self._wake_read, wake_write = os.pipe()
         os.set_blocking(wake_write, False)
         self._wake_write = io.FileIO(wake_write, "wb")
@@ -286,8 +286,9 @@ class LineWriter:
         if self._closing or len(self._lines) >= self._limit:
             self.dropped += 1
             return
-        self._lines.append(_encode(line))
-        self._wake()
+        self._lines.append(line)
+        if not self._awake:
+            self._wake()
 
     def reopen(self) -> None:
         """Open the path again, after a log rotation moved it away; a descriptor is left alone.
@@ -342,7 +343,8 @@ class LineWriter:
 
     def _write_some(self) -> None:
         count = min(len(self._lines), _CHUNK_LINES)
-        self.dropped += self._sink.write([self._lines.popleft() for _ in range(count)])
+        lines = [_encode(self._lines.popleft()) for _ in range(count)]
+        self.dropped += self._sink.write(lines)
 
 
 def _open(path: str) -> int:

@@ -415,9 +415,10 @@ class Connection:
         self.deadline = NEVER
         self.pause_reading()
         self._stop_writing()
-        out, self._out = self._out, None
-        for piece in out or ():
-            if type(piece) is _FileInBuffer and not self._file_away:
+        out, self._out = self._out or (), None
+        for place, piece in enumerate(out):
+            # That of the file thread is closed when the thread is done with it.
+            if type(piece) is _FileInBuffer and not (self._file_away and place == 0):
                 piece.close()
         self.buffered = 0
         if self._drained is not None:

@@ -15,6 +15,7 @@ waits for a disk and is called on a file thread or a thread of the pool.
 import os
 import re
 import stat
+from collections.abc import Iterable
 from typing import BinaryIO
 from urllib.parse import unquote
 
@@ -33,12 +34,8 @@ class FileRoots:
     __slots__ = ("_by_path", "_by_prefix")
 
     def __init__(self, roots: tuple[tuple[str, str], ...]) -> None:
-        self._by_path = [(root.rstrip("/") + "/", root) for prefix, root in roots if not prefix]
-        self._by_prefix = sorted(
-            ((prefix, directory) for prefix, directory in roots if prefix),
-            key=lambda pair: len(pair[0]),
-            reverse=True,
-        )
+        self._by_path = _longest_first((root, root) for prefix, root in roots if not prefix)
+        self._by_prefix = _longest_first((prefix, root) for prefix, root in roots if prefix)
 
     def __bool__(self) -> bool:
         return bool(self._by_path or self._by_prefix)
@@ -71,11 +68,21 @@ class FileRoots:
         return "", ""
 
 
+def _longest_first(roots: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Each with a slash behind its prefix: a prefix is whole segments of a path."""
+    pairs = [(prefix.rstrip("/") + "/", directory) for prefix, directory in roots]
+    return sorted(pairs, key=lambda pair: len(pair[0]), reverse=True)
+
+
 def open_file(directory: str, path: str) -> BinaryIO:
     """Open the file; it lies below the directory when all links are followed.
 
     :raises OSError: it does not, or is no regular file, or may not be read.
     """
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        path = ""  # half of a surrogate pair, say
     if not path or "\0" in path:
         raise FileNotFoundError(2, "no file is named", path)
     root = os.path.realpath(directory)

@@ -98,7 +98,9 @@ class ChunkDecoder:
         """Keep the beginning of a line, if it can be one."""
         self._line = data[at:]
         if self._state == _TRAILERS:
-            if self._trailers + len(self._line) > self._limits.trailers:
+            # The CR of the empty line behind them is no trailer.
+            begun = 0 if self._line == b"\r" else len(self._line)
+            if self._trailers + begun > self._limits.trailers:
                 raise RequestError(400, "the trailers are too long")
         elif len(self._line) > self._limits.chunk_overhead:
             raise RequestError(400, "a chunk extension is too long")

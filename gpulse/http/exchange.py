@@ -9,6 +9,7 @@ on. Only an application that produces more while HIGH_WATER bytes wait is made t
 reader.
 """
 
+import itertools
 import logging
 import os
 import time
@@ -31,6 +32,8 @@ from gpulse.http.response import (
 
 if TYPE_CHECKING:
     from gpulse.http.protocol import HttpProtocol
+
+GIVEN_UP = "503 Service Unavailable"
 
 _NO_ENVIRON: dict[str, Any] = {}
 
@@ -176,7 +179,7 @@ class Exchange:
         except Exception as error:
             if self._stopped:
                 log.warning("%s: stopped, and on its way out raised %r", self, error)
-                return self._answer(response, "503 Service Unavailable")
+                return self._answer(response, GIVEN_UP)
             log.exception("%s: the application raised", self)
             return self._answer(response, "500 Internal Server Error")
         except BaseException as error:  # SystemExit, GreenletExit: the pool decides
@@ -185,7 +188,7 @@ class Exchange:
         finally:
             if request.spool is not None:
                 request.discard_body()
-            if server.access_log is not None:
+            if server.access_log is not None and not self._abandoned:
                 server.access_log.write_exchange(self)
             if websocket is not None:
                 websocket.end()
@@ -220,16 +223,22 @@ class Exchange:
                         "send 101, and a 103 goes out by wsgi.early_hints"
                     )
                 # Made here, where a field that breaks the head can still be answered with a 500.
-                self._head = self.upgrade.head(server.common_headers(), response.headers)
+                self._head = self.upgrade.head(response.common, response.headers)
                 return True
             if server.draining:
                 response.keep_alive = False  # the drain began while the application worked
+            body = result
             if server.files is not None and not response.head_sent:
-                result = self._accelerate(server.files, result, response)
-            if type(result) is FileWrapper and not response.head_sent:
-                self._send_file(result, response)
+                if not response.status:
+                    body = _begun(result)  # a generator, which says its status only now
+                file = self._named_file(server.files, response)
+                if file is not None:
+                    self._close_result(result)
+                    result = body = file
+            if type(body) is FileWrapper and not response.head_sent:
+                self._send_file(body, response)
             else:
-                response.write_all(result)
+                response.write_all(body)
         finally:
             if type(result) is not list:
                 self._close_result(result)
@@ -255,24 +264,25 @@ class Exchange:
             self._queued += count
             self.server.pool.call_hub(self._protocol.send_file, fd, position, count)
 
-    def _accelerate(self, files: FileRoots, result: Any, response: Response) -> Any:
+    def _named_file(self, files: FileRoots, response: Response) -> FileWrapper | None:
         """The file that the response names in place of its body, if it names one.
 
         :raises Refusal: 404, it may not be sent.
         """
         named = files.take(response.headers)
         if named is None:
-            return result
+            return None
         response.headers, directory, path = named
         try:
             file = self.server.pool.blocking(open_file, directory, path)
         except OSError as error:
             log.error("%s: the view names a file that is not sent: %s", self, error)
             raise Refusal(404, "Not Found") from None
-        self._close_result(result)
         wrapper = FileWrapper(file)
-        response.headers.append(("Accept-Ranges", "bytes"))
         wanted = self.request.fields.get("HTTP_RANGE") if self.request.method == "GET" else None
+        if any(name.lower() == "accept-ranges" for name, _ in response.headers):
+            return wrapper  # the application has ranges of its own, or wants none
+        response.headers.append(("Accept-Ranges", "bytes"))
         if (
             wanted is not None
             and response.code == 200
@@ -317,7 +327,7 @@ class Exchange:
         """Keep the id that a trusted proxy gave, or make one."""
         self.request_id = self.server.request_id(environ, self._connection.speaker)
         environ["HTTP_X_REQUEST_ID"] = environ["gpulse.request_id"] = self.request_id
-        response.add_common(f"X-Request-ID: {self.request_id}\r\n")
+        response.common += f"X-Request-ID: {self.request_id}\r\n"
 
     def _close_result(self, result: Any) -> None:
         """PEP 3333's close(); the response is out, so what it raises concerns the log alone."""
@@ -336,7 +346,7 @@ class Exchange:
         response.keep_alive = False
         response.status = status
         try:
-            self.send(plain_response(response.status, False, self.server.common_headers()))
+            self.send(plain_response(response.status, False, response.common))
         except ClientGone:
             return False
         return True
@@ -390,7 +400,7 @@ class Exchange:
         response = self.response
         if response is None or response.head_sent:
             raise ClientGone("the request has its HTTP response")
-        self.send(upgrade.head(self.server.common_headers(), []))
+        self.send(upgrade.head(response.common, []))
         # Not before: whoever sets it leaves the connection's release to the hub's switch.
         self.switched = True
         self.server.pool.call_hub(self._protocol.switch, upgrade)
@@ -421,6 +431,10 @@ class Exchange:
         except IndexError:
             return False
         self._abandoned = True
+        # What the log shows; the member has the application's response, which nobody will get.
+        answer = Response(self.request, self.send, "", keep_alive=False)
+        answer.status = GIVEN_UP
+        self.response = answer
         return True
 
     def _ended(self, failed: bool) -> None:
@@ -439,6 +453,13 @@ class Exchange:
             self.server.served()
             return
         self._protocol.exchange_ended(keep_alive=response.keep_alive and not failed, failed=failed)
+
+
+def _begun(result: Iterable[bytes]) -> Iterable[bytes]:
+    """What the application returned, with its first piece made."""
+    pieces = iter(result)
+    first = next(pieces, b"")
+    return itertools.chain((first,), pieces)
 
 
 class Upgrade:

@@ -3,6 +3,7 @@
 import io
 import os
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -37,7 +38,7 @@ class FileWrapper:
         """The file of the operating system whose bytes these are, None if there is none.
 
         Not whatever has a ``fileno``: that of a GzipFile is of the compressed file.  Wrappers with
-        a ``file``, Django's and tempfile's, are looked through.
+        a ``file`` are looked through if they read by its ``read``, as Django's and tempfile's do.
         """
         found = self.filelike
         for _ in range(_WRAPPERS):
@@ -45,7 +46,12 @@ class FileWrapper:
                 type(found) in _BUFFERED and type(found.raw) is io.FileIO
             ):
                 return found
-            found = getattr(found, "file", None)
+            inner = getattr(found, "file", None)
+            if type(found) is not tempfile._TemporaryFileWrapper and (
+                inner is None or found.read != inner.read
+            ):
+                return None
+            found = inner
         return None
 
     def remaining(self) -> int | None:

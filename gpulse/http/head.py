@@ -22,6 +22,7 @@ _PLAIN = {b"content-type": "CONTENT_TYPE", b"content-length": "CONTENT_LENGTH"}
 _DROPPED = frozenset((b"proxy",))
 _NAMES_KEPT = 1000
 _HOSTS_KEPT = 1000
+_LONGEST_KEPT = 100  # characters
 
 _names: dict[bytes, str] = {}
 """Header name as sent -> environ key, "" for a dropped one.  Bounded: names come from clients."""
@@ -48,7 +49,7 @@ def environ_key(name: bytes) -> str:
         key = ""
     else:
         key = _PLAIN.get(lower) or "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
-    if len(_names) < _NAMES_KEPT:
+    if len(_names) < _NAMES_KEPT and len(name) <= _LONGEST_KEPT:
         _names[name] = key
     return key
 
@@ -58,6 +59,9 @@ class HeadParser:
 
     :param limits: ``request_line``, ``header_count`` and ``body``.
     """
+
+    _fields: dict[str, str]
+    _target: bytes
 
     __slots__ = (
         "_extra",
@@ -78,14 +82,6 @@ class HeadParser:
     def _begin(self) -> None:
         """Know nothing of an earlier head."""
         self._llhttp = httptools.HttpRequestParser(self)
-        self._clear()
-
-    def _clear(self) -> None:
-        self._fields: dict[str, str] = {}
-        self._target = b""
-        self._extra = 0  # fields that made no key of their own
-        self._twice = ""
-        self._is_complete = False
 
     def parse(self, head: bytes) -> Request:
         """Parse one head, from its method to its empty line.
@@ -93,6 +89,11 @@ class HeadParser:
         :returns: the request; its body is not there yet.
         :raises RequestError: with the status to answer.
         """
+        self._target = b""
+        self._fields = {}
+        self._extra = 0  # fields that made no key of their own
+        self._twice = ""
+        self._is_complete = False
         broken = ""  # not the error itself: it would refer to this frame, and that to it
         try:
             self._llhttp.feed_data(head)
@@ -112,10 +113,8 @@ class HeadParser:
         except RequestError:
             self._begin()
             raise
-        if self._wants_upgrade or not self._goes_on or request.has_body:
+        if self._wants_upgrade or request.has_body or not self._goes_on:
             self._begin()  # llhttp would read on in a body, or nothing more
-        else:
-            self._clear()
         return request
 
     # -- llhttp's callbacks
@@ -154,19 +153,19 @@ class HeadParser:
     # -- what llhttp lets pass and a server must not
 
     def _request(self, head: bytes) -> Request:
-        fields = self._fields
-        if len(self._target) > self._limits.request_line:
+        limits, target, fields = self._limits, self._target, self._fields
+        if len(target) > limits.request_line:
             raise RequestError(414, "the request target is too long")
-        if len(fields) + self._extra > self._limits.header_count:
+        if len(fields) + self._extra > limits.header_count:
             raise RequestError(431, "too many header fields")
         if self._twice:
             raise RequestError(400, _SINGLE[self._twice])
         request = Request()
         method = request.method = self._llhttp.get_method().decode("ascii")
-        request.target = self._target
+        request.target = target
         request.fields = fields
         # One space each: llhttp skips several, and speaks RTSP and ICE, too.
-        behind_target = len(method) + 1 + len(self._target)
+        behind_target = len(method) + 1 + len(target)
         if not head.startswith(b" HTTP/1.1\r\n", behind_target):
             if not head.startswith(b" HTTP/1.0\r\n", behind_target):
                 raise RequestError(_status_of_broken(head), "not HTTP/1.1 or HTTP/1.0")
@@ -175,8 +174,18 @@ class HeadParser:
             # White space around a value is no part of it (RFC 9112, 5.1); llhttp leaves it behind.
             for key, value in fields.items():
                 fields[key] = value.rstrip(" \t")
-        check_head(request, self._limits)
-        request.upgrade = request.upgrade and self._wants_upgrade
+        host = fields.get("HTTP_HOST")
+        if host not in _hosts:
+            check_host(host, request.is_http_1_0)
+        if method == "CONNECT":
+            raise RequestError(405, "CONNECT")
+        if target[:1] != b"/" or _NOT_IN_A_TARGET.search(target):
+            request.target = origin_form(method, target, host)
+        if not _CONCERN_THE_CONNECTION.isdisjoint(fields):
+            check_connection(request, limits)
+            request.upgrade = request.upgrade and self._wants_upgrade
+        elif request.is_http_1_0:
+            request.keep_alive = False
         return request
 
 
@@ -186,33 +195,31 @@ def _status_of_broken(head: bytes) -> int:
     return 505 if version is not None and version[1] not in (b"1.0", b"1.1") else 400
 
 
-def check_head(request: Request, limits: Limits) -> None:
-    """Check the target and the fields that concern the connection; fill in the framing.
+def check_host(host: str | None, is_http_1_0: bool) -> None:
+    """Check the value of Host (RFC 9112, 3.2), and remember a good one.
+
+    :raises RequestError: 400; there is none, or it is no host with or without a port.
+    """
+    if host is None:
+        if not is_http_1_0:
+            raise RequestError(400, "no Host field")
+    elif not _HOST.fullmatch(host):
+        raise RequestError(400, "a Host that is no host and port")
+    elif len(_hosts) < _HOSTS_KEPT and len(host) <= _LONGEST_KEPT:
+        _hosts.add(host)
+
+
+_CONCERN_THE_CONNECTION = frozenset(
+    ("CONTENT_LENGTH", "HTTP_CONNECTION", "HTTP_EXPECT", "HTTP_TRANSFER_ENCODING", "HTTP_UPGRADE")
+)
+
+
+def check_connection(request: Request, limits: Limits) -> None:
+    """Check the fields that say how the connection goes on; fill in the framing.
 
     :raises RequestError: with the status to answer.
     """
     fields = request.fields
-    host = fields.get("HTTP_HOST")
-    if host is None:
-        if not request.is_http_1_0:
-            raise RequestError(400, "no Host field")
-    elif host not in _hosts:
-        if not _HOST.fullmatch(host):
-            raise RequestError(400, "a Host that is no host and port")
-        if len(_hosts) < _HOSTS_KEPT:
-            _hosts.add(host)
-    if request.method == "CONNECT":
-        raise RequestError(405, "CONNECT")
-    request.target = origin_form(request.method, request.target, host)
-    connection = fields.get("HTTP_CONNECTION")
-    if connection is None:
-        request.keep_alive = not request.is_http_1_0
-    else:
-        # Not as llhttp sees it, which takes Proxy-Connection for the same field.
-        options = [option.strip(" \t") for option in connection.lower().split(",")]
-        request.keep_alive = "close" not in options and (
-            not request.is_http_1_0 or "keep-alive" in options
-        )
     if "HTTP_TRANSFER_ENCODING" in fields:
         _check_coding(request, fields.pop("HTTP_TRANSFER_ENCODING"))
     elif "CONTENT_LENGTH" in fields:
@@ -223,6 +230,12 @@ def check_head(request: Request, limits: Limits) -> None:
         request.has_body = request.content_length > 0
         if request.content_length > limits.body:
             raise RequestError(413, "the body is too long")
+    # Not as llhttp sees it, which takes Proxy-Connection for the same field.
+    connection = fields.get("HTTP_CONNECTION", "").lower()
+    options = [option.strip(" \t") for option in connection.split(",")]
+    request.keep_alive = "close" not in options and (
+        not request.is_http_1_0 or "keep-alive" in options
+    )
     if "HTTP_EXPECT" in fields:
         if fields["HTTP_EXPECT"].lower() != "100-continue":
             raise RequestError(417, "an unknown expectation")

@@ -61,15 +61,15 @@ class RequestParser:
 
         :returns: a whole request, if these bytes complete one; ``rest`` is then what is behind it.
         """
-        if self.error is not None:
-            return None
         try:
             if self.current is not None:
                 return self._feed_body(self.current, data)
+            size = len(data)
             if (
                 self._held is None
-                and data.find(_END) == len(data) - 4
-                and 4 < len(data) <= self.limits.head
+                and self.error is None
+                and data.find(_END) == size - 4
+                and 4 < size <= self.limits.head
                 and data[0] != 13
             ):
                 # The usual case: a head, and nothing else.
@@ -78,7 +78,7 @@ class RequestParser:
                     self.rest = b""
                     return request
                 return self._begin_body(request, b"")
-            return self._feed_head(data)
+            return self._feed_head(data) if self.error is None else None
         except RequestError as error:
             # Its own copy: a traceback refers to this frame, and so to this object.
             self.error = RequestError(error.status, error.reason)
@@ -95,22 +95,15 @@ class RequestParser:
 
     def _feed_head(self, data: bytes) -> Request | None:
         """Gather a head that comes in pieces, or with something before or behind it."""
+        if self._held is None or self._held == b"\r":
+            if self._held is not None:
+                data, self._held = b"\r" + data, None
+            data = self._strip_empty_lines(data)
         held = self._held if self._held is not None else bytearray()
         looked_at = len(held)
         # No more than what breaks the bound, in case that is not the first piece.
         taken = data[: self.limits.head - looked_at + 1]
         held += taken
-        if held[0] == 13:
-            # Empty lines before a request (RFC 9112, 2.2).
-            lines = _EMPTY_LINES.match(held)
-            assert lines is not None
-            self._empty += lines.end()
-            if self._empty >= self.limits.head:
-                raise RequestError(400, "nothing but empty lines")
-            del held[: lines.end()]
-            if len(taken) < len(data):
-                self._held = held or None
-                return self._feed_head(data[len(taken) :])
         self._held = held or None
         if not held or held == b"\r":
             return None
@@ -124,6 +117,18 @@ class RequestParser:
         request = self._heads.parse(bytes(held[:end]))
         self._held, self._empty = None, 0
         return self._begin_body(request, rest)
+
+    def _strip_empty_lines(self, data: bytes) -> bytes:
+        """Pass over empty lines before a request (RFC 9112, 2.2)."""
+        lines = _EMPTY_LINES.match(data)
+        assert lines is not None
+        self._empty += lines.end()
+        if self._empty >= self.limits.head:
+            raise RequestError(400, "nothing but empty lines")
+        data = data[lines.end() :]
+        if len(data) > 1 and data[0] == 13:
+            raise RequestError(400, "a CR without LF before a request")
+        return data
 
     def _check_begun(self, held: bytearray, looked_at: int) -> None:
         """Refuse a head at once that can never become one; the rest is found out at its end."""

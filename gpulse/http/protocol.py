@@ -294,7 +294,9 @@ class HttpProtocol:
         """A health check, answered in front of the pool."""
         server = self.server
         line = server.health(probe)
-        keep_alive = request.keep_alive and not self._eof and not server.draining
+        keep_alive = (
+            request.keep_alive and not server.draining and not (self._eof and not self._backlog)
+        )
         answer = plain_response(line, keep_alive, server.common_headers())
         if request.method == "HEAD":
             answer = answer[: answer.index(b"\r\n\r\n") + 4]
@@ -343,13 +345,14 @@ class HttpProtocol:
         """Answer in place of a pool member that cannot be stopped, and let it run to its end."""
         self._stops = 0
         self._exchange = None
-        begun = not exchange.abandon()
+        if not exchange.abandon():
+            self.connection.abort()  # the response has begun
+            return
         # From here on the member may not write; so nobody uses the descriptor but the hub.
-        if begun:
-            self.connection.abort()
-        else:
-            self.connection.release()
-            self.refuse(503, "the application did not answer in time")
+        self.connection.release()
+        if self.server.access_log is not None:
+            self.server.access_log.write_exchange(exchange)
+        self.refuse(503, "the application did not answer in time", is_logged=True)
 
     def exchange_ended(self, *, keep_alive: bool, failed: bool) -> None:
         """The response is out or buffered."""
@@ -422,12 +425,15 @@ class HttpProtocol:
         assert error is not None
         self.refuse(error.status, error.reason)
 
-    def refuse(self, status: int, reason: str) -> None:
-        """Answer with an error of the server's own and close."""
+    def refuse(self, status: int, reason: str, *, is_logged: bool = False) -> None:
+        """Answer with an error of the server's own and close.
+
+        :param is_logged: the access log has its line already.
+        """
         server, connection = self.server, self.connection
         line = _REASONS[status]
         log.debug("%s: %s (%s)", connection.peer, line, reason)
-        server.refused(status, connection.peer, reason)
+        server.refused(status, connection.peer, reason, is_logged)
         connection.write(
             plain_response(line, False, server.common_headers(), _EXTRA.get(status, ""))
         )

@@ -33,6 +33,10 @@ _HOP_BY_HOP = frozenset(
         "upgrade",
     )
 )
+_NOT_INTERIM = _HOP_BY_HOP | {"content-length"}
+_OURS = frozenset(("date", "server", "x-request-id"))
+"""What the server says unless the application does."""
+
 Headers = list[tuple[str, str]]
 TOGETHER = 65_536
 """Bytes of a body that leave in one piece with the head; to copy more costs more than a send."""
@@ -54,11 +58,11 @@ class Response:
 
     __slots__ = (
         "_chunked",
-        "_common",
         "_length",
         "_request",
         "_send",
         "_upgrades",
+        "common",
         "head_sent",
         "headers",
         "keep_alive",
@@ -72,10 +76,11 @@ class Response:
     ) -> None:
         self._request = request
         self._send = send
-        self._common = common
         self._length: int | None = None
         self._chunked = False
         self._upgrades = False
+        self.common = common
+        """The server's own header lines, each ended by CRLF."""
         self.status = ""
         self.headers: Headers = []
         """As the application gave them."""
@@ -118,10 +123,6 @@ class Response:
 
     # -- the server's side
 
-    def add_common(self, line: str) -> None:
-        """One more header line of the server's own, ended by CRLF."""
-        self._common += line
-
     @property
     def code(self) -> int:
         """The status as a number; 0 before start_response."""
@@ -134,8 +135,8 @@ class Response:
 
     def write_all(self, pieces: Iterable[bytes]) -> None:
         """Send what the application returned, and the end."""
-        is_sequence = type(pieces) is list or type(pieces) is tuple
-        size = len(pieces) if is_sequence else _single(pieces)  # type: ignore[arg-type]
+        kind = type(pieces)
+        size = len(pieces) if kind is list or kind is tuple else _single(pieces)  # type: ignore[arg-type]
         if size == 1 and not self.head_sent:
             data = b"".join(pieces)
             if not self.status:
@@ -256,7 +257,7 @@ class Response:
         elif request.is_http_1_0:
             lines.append("Connection: keep-alive\r\n")
             count += 1
-        return _encode(lines, count, self._common)
+        return _encode(lines, count, self.common)
 
     def _is_sent(self, name: str, value: str) -> bool:
         """Take notice of a field that concerns us; True if it is sent as it is.
@@ -277,8 +278,8 @@ class Response:
                 self.keep_alive = False
                 return False  # ours says it
             raise ResponseError(f"{name} is the server's header (hop-by-hop, PEP 3333)")
-        elif lower == "date" or lower == "server":
-            self._common = _without(self._common, lower)
+        elif lower in _OURS:
+            self.common = _without(self.common, lower)
         elif len(_ordinary) < _KEPT:
             _ordinary.add(name)
         return True
@@ -329,7 +330,7 @@ def interim_head(status: str, headers: Headers) -> bytes:
     """
     lines = ["HTTP/1.1 ", status, "\r\n"]
     for name, value in headers:
-        if type(name) is not str or not _NAME.fullmatch(name) or name.lower() in _HOP_BY_HOP:
+        if type(name) is not str or not _NAME.fullmatch(name) or name.lower() in _NOT_INTERIM:
             raise ResponseError(f"{name!r} is no field of an interim response")
         lines += (name, ": ", value, "\r\n")
     return _encode(lines, len(headers) + 1, "")

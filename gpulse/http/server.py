@@ -251,10 +251,10 @@ class HttpServer:
             return "503 Service Unavailable"
         return "200 OK"
 
-    def refused(self, status: int, peer: Any, reason: str) -> None:
+    def refused(self, status: int, peer: Any, reason: str, is_logged: bool) -> None:
         """Count a refusal of the server's own."""
         self.refusals += 1
-        if self.access_log is not None:
+        if self.access_log is not None and not is_logged:
             self.access_log.write_refusal(status, peer_text(peer), reason)
 
     def connection_refused(self, reason: str) -> None:

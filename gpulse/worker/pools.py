@@ -59,9 +59,8 @@ class Pool(Protocol):
     alive: int
     """Members that exist, detached ones included."""
 
-    @property
-    def queued(self) -> int:
-        """Jobs that wait."""
+    queued: int
+    """Jobs that wait."""
 
     @property
     def detached(self) -> int:
@@ -183,30 +182,30 @@ class GreenletPool(_FileThreads):
         self._queue: deque[Job] = deque()
         self._away: set[greenlet.greenlet] = set()
         self._wake_pending = False
+        self._now = time.monotonic()  # at the last retire_idle: a clock that costs nothing
 
         self.size = size
         self._retire = retire
 
         self.busy = 0
         self.alive = 0
-
-    @property
-    def queued(self) -> int:
-        return len(self._queue)
+        self.queued = 0
 
     @property
     def detached(self) -> int:
         return len(self._away)
 
     def submit(self, job: Job) -> None:
-        if greenlet.getcurrent() is not self._hub:
-            self._queue.append(job)
-            self._wake()
-        elif self._idle and not self._queue:
+        is_hub = greenlet.getcurrent() is self._hub
+        if is_hub and self._idle and not self.queued:
             self._start(self._idle.pop(), job)
-        else:
-            self._queue.append(job)
+            return
+        self._queue.append(job)
+        self.queued += 1
+        if is_hub:
             self._dispatch()
+        else:
+            self._wake()
 
     def _start(self, member: _PoolGreenlet, job: Job) -> None:
         member.job = job
@@ -228,8 +227,8 @@ class GreenletPool(_FileThreads):
         Jobs submitted while this runs (by members: they find themselves not on the hub) wait for
         the next turn, so the loop ends.
         """
-        for _ in range(len(self._queue)):
-            if not self._queue:
+        for _ in range(self.queued):
+            if not self.queued:
                 return
             if self._idle:
                 member = self._idle.pop()
@@ -240,6 +239,7 @@ class GreenletPool(_FileThreads):
                 self.alive += 1
             else:
                 return
+            self.queued -= 1
             self._start(member, self._queue.popleft())
 
     def _member(self) -> None:
@@ -258,11 +258,11 @@ class GreenletPool(_FileThreads):
                 if me in self._away:
                     break
                 self.busy -= 1
-                if self._queue:
+                if self.queued:
                     self._wake()
                 if me.ends:
                     break  # its place is free for another
-                me.idle_since = time.monotonic()
+                me.idle_since = self._now
                 self._idle.append(me)
                 self._rest(me)
         finally:
@@ -293,6 +293,7 @@ class GreenletPool(_FileThreads):
             self._queue.remove(job)
         except ValueError:
             return False
+        self.queued -= 1
         return True
 
     def interrupt(self, job: Job, error: BaseException) -> bool:
@@ -335,10 +336,11 @@ class GreenletPool(_FileThreads):
         if member not in self._away:
             self._away.add(member)
             self.busy -= 1
-            if self._queue:
+            if self.queued:
                 self._wake()
 
     def retire_idle(self, now: float) -> None:
+        self._now = now
         # The list is a stack: those idle for long lie at the bottom.
         while self._idle and now - self._idle[0].idle_since > IDLE_SECONDS:
             member = self._idle.pop(0)
@@ -369,10 +371,7 @@ class ThreadPool(_FileThreads):
 
         self.busy = 0
         self.alive = 0
-
-    @property
-    def queued(self) -> int:
-        return len(self._queue)
+        self.queued = 0
 
     @property
     def detached(self) -> int:
@@ -381,6 +380,7 @@ class ThreadPool(_FileThreads):
     def submit(self, job: Job) -> None:
         with self._condition:
             self._queue.append(job)
+            self.queued += 1
             if self._waiting >= len(self._queue):
                 self._condition.notify()
             elif self.alive - self.detached < self.size:
@@ -411,6 +411,7 @@ class ThreadPool(_FileThreads):
                         self._condition.wait()
                     self._waiting -= 1
                     job = self._queue.popleft()
+                    self.queued -= 1
                     self.busy += 1
                     self._running[job] = me
                 try:
@@ -433,6 +434,7 @@ class ThreadPool(_FileThreads):
                 self._queue.remove(job)
             except ValueError:
                 return False
+            self.queued -= 1
             return True
 
     def interrupt(self, job: Job, error: BaseException) -> bool:

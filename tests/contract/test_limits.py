@@ -317,4 +317,4 @@ class TestSpool:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert sum("spooled" in line for line in caplog.messages) == 1
-        assert len(self.open_in(tmp_path)) == 0
+        until(lambda: not self.open_in(tmp_path))

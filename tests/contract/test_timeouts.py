@@ -7,6 +7,7 @@ others.
 import resource
 import time
 from contextlib import contextmanager
+from itertools import pairwise
 
 import gevent
 import pytest
@@ -247,7 +248,7 @@ class TestReaders:
         began = time.monotonic()
         assert take(client, 5000, 0.05, 1.5, note)
         times = [each[0] for each in moments] + [time.monotonic()]
-        longest = max(after - before for before, after in zip(times, times[1:], strict=False))
+        longest = max(after - before for before, after in pairwise(times))
         assert longest > 0.6 + 0.2, "the kernel asked for more all the time"
         assert time.monotonic() - began > 1.4
         # And when it stops reading, that is noticed, too.
@@ -289,6 +290,31 @@ class TestReaders:
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before[0]
         assert grown * 1024 < 50 * MIB
 
+    @hub_only
+    def test_an_idle_connection_s_time_is_counted_from_its_last_response(self, serve):
+        client = serve(length, keep_alive=0.6).connect()
+        for _ in range(4):
+            client.request("GET", "/")
+            assert client.read().status == 200
+            gevent.sleep(0.3)
+        with within(0.1, 0.3):
+            assert client.is_ended()
+
+    @hub_only
+    def test_a_request_that_runs_longer_than_idle_connections_live(self, serve):
+        def application(environ, start_response):
+            site.pool.waiter().wait(0.5)
+            return length(environ, start_response)
+
+        site = serve(application, keep_alive=0.3)
+        client = site.connect()
+        for _ in range(2):
+            client.request("GET", "/")
+            assert client.read().status == 200
+        with within(0.2, 0.3):
+            assert client.is_ended()
+
+    @hub_only
     def test_an_idle_reader_has_the_time_of_keep_alive_not_of_writing(self, serve):
         site = serve(length, write_timeout=0.2, keep_alive=30)
         client = site.connect()

@@ -77,6 +77,11 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "access_log": st.sampled_from(["-", "", "a b", "--odd", "=x"]),
     "timeout": st.sampled_from(["-1", "0.5"]),
     "data_store": st.just("redis://u:p@h:1/2"),
+    "sendfile_root": st.lists(st.sampled_from(["/a", "/p/=/b", ""]), min_size=1, unique=True),
+    "request_timeout": st.lists(st.sampled_from(["5", "/a=6,/b=7"]), min_size=1, unique=True),
+    "limit_request_body": st.sampled_from(["10m", "0"]),
+    "live_path": st.sampled_from(["", "/a"]),
+    "proxy_protocol": st.booleans(),
 }
 
 
@@ -144,6 +149,47 @@ def test_the_table_has_a_row_per_option_and_no_password() -> None:
     lines = cli.table(merged).splitlines()
     assert [line.split()[0] for line in lines] == ["option", *(row.name for row in SETTABLE)]
     assert "secret" not in cli.table(merged)
+
+
+SHOWN = {
+    "limit_request_body": ("10m", "10m"),
+    "limit_request_line": (8190, "8190"),
+    "spool_directory": ("/var/spool", "/var/spool"),
+    "request_timeout": ({"default": 30, "/reports/": 300}, "30,/reports/=300"),
+    "trusted_proxies": (["10.0.0.0/8", "unix"], "10.0.0.0/8,unix"),
+    "forwarded_headers": ("forwarded", "forwarded"),
+    "tls_sni": ("a.example=/c:/k", "a.example=/c:/k"),
+    "tls_minimum_version": (1.3, "1.3"),
+    "sendfile_root": (["/srv/a", "/p/=/srv/b"], "/srv/a,/p/=/srv/b"),
+    "live_path": ("", "none"),
+    "request_id": (True, "true"),
+    "write_min_rate": (1024, "1k"),
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_the_table_shows_a_value_as_it_may_be_written_again(name: str) -> None:
+    raw, shown = SHOWN[name]
+    lines = cli.table(config.Config.defaults(**{name: raw})).splitlines()
+    (line,) = [line for line in lines if line.split()[0] == name]
+    assert line.split(maxsplit=2) == [name, shown, "the caller"]
+
+
+@pytest.mark.parametrize("option", SETTABLE, ids=lambda option: option.name)
+def test_the_table_shows_each_default_in_one_word_and_whence_it_came(option: Any) -> None:
+    (line,) = [
+        line
+        for line in cli.table(config.Config.defaults()).splitlines()
+        if line.split()[0] == option.name
+    ]
+    assert line.endswith("  the default")
+    assert line.split()[1] or option.default == ""
+
+
+def test_the_help_says_each_default() -> None:
+    text = " ".join(cli.parser().format_help().split())
+    for option in SETTABLE:
+        assert f"(default: {option.describe_default()})" in text, option.name
 
 
 def test_check_surroundings_names_what_is_missing(tmp_path: Path) -> None:

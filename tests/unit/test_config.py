@@ -145,6 +145,72 @@ def test_a_refusal_names_the_value_and_where_it_came_from(source: Source, line: 
     assert refusal(source) == line
 
 
+@pytest.mark.parametrize(
+    ("name", "raw", "line"),
+    [
+        (
+            "sendfile_root",
+            ("srv",),
+            "sendfile_root srv (from GPULSE in mysite.settings): srv: must",
+        ),
+        (
+            "sendfile_root",
+            ("ab", "cd"),
+            "sendfile_root ab,cd (from GPULSE in mysite.settings): ab:",
+        ),
+        ("tls_sni", ("abc",), "tls_sni abc (from GPULSE in mysite.settings): abc is not NAME="),
+        ("tls_sni", [("a", "b")], "tls_sni a,b (from GPULSE in mysite.settings): a is not NAME="),
+        ("request_timeout", ("soon",), "request_timeout soon (from GPULSE in mysite.settings): "),
+        ("request_timeout", {"/a": "x"}, "request_timeout /a=x (from GPULSE in mysite.settings): "),
+        ("trusted_proxies", ("here",), "trusted_proxies here (from GPULSE in mysite.settings): "),
+        ("forwarded_headers", ("x",), "forwarded_headers x (from GPULSE in mysite.settings): "),
+        (
+            "limit_request_body",
+            "1t",
+            "limit_request_body 1t (from GPULSE in mysite.settings): must",
+        ),
+        (
+            "limit_request_line",
+            1,
+            "limit_request_line 1 (from GPULSE in mysite.settings): must be 64",
+        ),
+    ],
+)
+def test_a_refusal_shows_values_of_any_shape(name: str, raw: object, line: str) -> None:
+    """As somebody may well have written them in the settings: a tuple, a table."""
+    found = refusal(settings(**{name: raw}))
+    assert found.startswith(line)
+    assert found.isprintable()
+
+
+def test_lists_and_sizes_in_a_file(tmp_path: Path) -> None:
+    made = resolve(
+        [
+            toml(
+                tmp_path,
+                'limit_request_body = "10m"\nspool_threshold = 4096\n'
+                'sendfile_root = ["/srv/a", "/p/=/srv/b"]\ntls_sni = ["a.example=/c.pem"]\n'
+                'tls_minimum_version = 1.3\ntrusted_proxies = ["10.0.0.0/8"]\nlive_path = ""\n'
+                '[request_timeout]\ndefault = 30\n"/reports/" = 300\n',
+            )
+        ]
+    )
+    assert (made.limit_request_body, made.spool_threshold) == (10 * 2**20, 4096)
+    assert made.sendfile_root == (("", "/srv/a"), ("/p/", "/srv/b"))
+    assert made.tls_sni == (("a.example", "/c.pem", "/c.pem"),)
+    assert (made.tls_minimum_version, made.live_path) == ("1.3", None)
+    assert made.trusted_proxies == ("10.0.0.0/8",)
+    assert made.request_timeout == (("", 30.0), ("/reports/", 300.0))
+
+
+def test_a_list_replaces_that_of_a_weaker_source() -> None:
+    weaker = settings(sendfile_root=["/a"], trusted_proxies=["10.0.0.1"], request_timeout=30)
+    made = resolve([weaker, cli(sendfile_root=["/b"], trusted_proxies=[""], request_timeout=["0"])])
+    assert made.sendfile_root == (("", "/b"),)
+    assert made.trusted_proxies == ()
+    assert made.request_timeout == (("", 0.0),)
+
+
 def test_a_weaker_value_is_checked_though_a_stronger_one_replaces_it() -> None:
     assert refusal(settings(workers=0), cli(workers="2")).startswith("workers 0")
 

@@ -72,6 +72,25 @@ ACCEPTED: list[tuple[str, object, object]] = [
     ("app", "mysite.wsgi.application", "mysite.wsgi.application"),
     ("app", "mysite.wsgi:make()", "mysite.wsgi:make()"),
     ("pulse_app_name", "my-site.2", "my-site.2"),
+    ("limit_request_body", "10m", 10 * 2**20),
+    ("limit_request_body", "0", 0),
+    ("limit_request_body", "1048576g", 2**50),
+    ("max_connection_requests", "0", 0),
+    ("spool_directory", "", None),
+    ("spool_directory", "/var/spool", "/var/spool"),
+    ("request_timeout", "30,/reports/=300", (("", 30.0), ("/reports/", 300.0))),
+    ("request_timeout", {"default": 30, "/a": 0}, (("", 30.0), ("/a", 0.0))),
+    ("trusted_proxies", "", ()),
+    ("trusted_proxies", "10.0.0.0/8,unix", ("10.0.0.0/8", "unix")),
+    ("forwarded_headers", "Forwarded", ("forwarded",)),
+    ("tls_sni", "a.example=/c:/k", (("a.example", "/c", "/k"),)),
+    ("tls_minimum_version", 1.3, "1.3"),
+    ("tls_client_certificates", False, "off"),
+    ("sendfile_root", "/p/=/srv", (("/p/", "/srv"),)),
+    ("live_path", "", None),
+    ("ready_path", "/healthz", "/healthz"),
+    ("access_log_format", "json", "json"),
+    ("request_id", "on", True),
 ]
 
 
@@ -111,6 +130,26 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("app", "mysite/wsgi.py", "must be MODULE:ATTRIBUTE such as mysite.wsgi:application"),
     ("pulse_app_name", "a b", "must be 1 to 64 letters, digits, dots, dashes or underscores"),
     ("data_store", "", "must be embedded or a URL such as redis://127.0.0.1:6379/0"),
+    ("limit_request_line", "63", "must be 64 or more"),
+    ("limit_request_line", "65537", "must be 64k or less"),
+    ("limit_request_head", "2m", "must be 1m or less"),
+    ("limit_request_body", "-1", "must be a number of bytes, such as 65536, 64k, 10m or 1g"),
+    ("limit_request_body", -1, "must be 0 or more"),
+    ("spool_threshold", 1023, "must be 1k or more"),
+    ("spool_directory", "a\nb", "must be one line of text"),
+    ("max_connections", "0", "must be 1 or more"),
+    ("max_queued", "many", "must be a whole number"),
+    ("body_timeout", "0", "must be 0.1 or more"),
+    ("write_min_rate", "fast", "must be a number of bytes, such as 65536, 64k, 10m or 1g"),
+    ("request_timeout", "-1", "must be from 0 to 86400 seconds"),
+    ("tls_minimum_version", "1.1", "must be 1.2 or 1.3"),
+    ("tls_client_certificates", "yes", "must be off, optional or required"),
+    ("live_path", "live", "must be a path such as /-/live, or empty"),
+    (
+        "sendfile_root",
+        "/",
+        "/: must name a directory from the root, and not the root",
+    ),
 ]
 
 
@@ -126,8 +165,90 @@ def test_refused(name: str, raw: object, reason: str) -> None:
 def test_a_value_of_a_strange_type_is_refused_and_never_a_stack_trace(
     name: str, raw: object
 ) -> None:
-    with pytest.raises(ValueError, match=r"must be "):
+    with pytest.raises(ValueError, match=r"must (be|begin) "):
         BY_NAME[name].check(raw)
+    assert BY_NAME[name].show(raw).isprintable()
+
+
+BOUNDED = [row.name for row in SETTABLE if row.low is not None]
+
+
+def test_every_number_has_both_bounds() -> None:
+    for row in SETTABLE:
+        assert (row.low is None) is (row.high is None), row.name
+        if type(row.default) in (int, float):
+            assert row.low is not None, row.name
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_a_bound_is_allowed_and_what_lies_beyond_it_is_not(name: str) -> None:
+    row = BY_NAME[name]
+    assert row.low is not None
+    assert row.high is not None
+    whole = type(row.check(row.default if row.default is not None else row.low)) is int
+    step = 1 if whole else 0.01
+    low, high = (int(row.low), int(row.high)) if whole else (row.low, row.high)
+    assert (row.check(low), row.check(high)) == (low, high)
+    for raw, side in ((low - step, "more"), (high + step, "less")):
+        with pytest.raises(ValueError, match=rf"^must be \S+ or {side}$") as refusal:
+            row.check(raw)
+        bound = low if side == "more" else high
+        assert row.show(bound) in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_a_bound_can_be_said_as_text_as_it_is_shown(name: str) -> None:
+    row = BY_NAME[name]
+    for bound in (row.low, row.high):
+        assert bound is not None
+        value = row.check(int(bound) if bound == int(bound) else bound)
+        assert row.check(row.show(value)) == value
+
+
+@pytest.mark.parametrize("row", [row for row in SETTABLE if row.default], ids=lambda row: row.name)
+def test_a_default_that_is_shown_is_read_as_the_same(row: options.Option) -> None:
+    assert row.check(row.show(row.default)) == row.default
+
+
+@pytest.mark.parametrize(
+    "row",
+    [row for row in SETTABLE if row.default is None and row.low is None],
+    ids=lambda r: r.name,
+)
+def test_an_option_that_has_none_can_be_taken_back(row: options.Option) -> None:
+    """By an empty text, where a weaker source has set it."""
+    assert row.check("") is None
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in SETTABLE if row.default == ()], ids=lambda r: r.name
+)
+def test_so_can_a_list(row: options.Option) -> None:
+    assert row.check("") == ()
+    assert row.check([]) == ()
+    assert row.show(()) == "none"
+
+
+@pytest.mark.parametrize("name", [row.name for row in SETTABLE if row.repeatable])
+def test_what_may_be_repeated_is_a_list_or_a_text_with_commas(name: str) -> None:
+    words = {
+        "bind": (":1", ":2"),
+        "request_timeout": ("5", "/a=6"),
+        "trusted_proxies": ("10.0.0.0/8", "192.0.2.1"),
+        "forwarded_headers": ("x-forwarded-for", "x-forwarded-host"),
+        "tls_sni": ("a=/b", "c=/d:/e"),
+        "sendfile_root": ("/a", "/p/=/b"),
+    }[name]
+    value = BY_NAME[name].check(list(words))
+    assert value == BY_NAME[name].check(",".join(words))
+    assert value == BY_NAME[name].check(" ".join(words))
+    assert len(value) == 2
+
+
+def test_help_says_the_unit_of_every_number() -> None:
+    for row in SETTABLE:
+        if row.low is not None and row.name != "umask":
+            assert row.unit, row.name
 
 
 def test_a_bad_address_says_which_and_what_is_right() -> None:
@@ -155,6 +276,12 @@ def test_auto_counts_cpus_within_the_limit(monkeypatch: pytest.MonkeyPatch) -> N
         ("pid_file", "", "''"),
         ("reload", False, "false"),
         ("data_store", "embedded", "embedded"),
+        ("limit_request_body", 2**30, "1g"),
+        ("limit_request_line", 8190, "8190"),
+        ("request_timeout", (("", 30.0), ("/a", 0.5)), "30,/a=0.5"),
+        ("tls_sni", (("a", "/c", "/k"),), "a=/c:/k"),
+        ("sendfile_root", (("", "/srv"), ("/p/", "/a")), "/srv,/p/=/a"),
+        ("live_path", None, "none"),
     ],
 )
 def test_values_are_shown_on_one_line(name: str, value: object, shown: str) -> None:

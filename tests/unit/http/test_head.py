@@ -116,6 +116,15 @@ class TestFields:
         assert len(module._names) <= module._NAMES_KEPT
         assert len(module._hosts) <= module._HOSTS_KEPT
 
+    def test_long_names_and_hosts_are_not_kept(self, monkeypatch):
+        monkeypatch.setattr(module, "_names", {})
+        monkeypatch.setattr(module, "_hosts", set())
+        for _ in range(2):
+            fields = parse("X" * 30_000 + ": a", host="h" * 30_000).fields
+            assert fields == {"HTTP_HOST": "h" * 30_000, "HTTP_" + "X" * 30_000: "a"}
+        assert max(map(len, module._names)) < 1000
+        assert max(map(len, module._hosts), default=0) < 1000
+
     def test_a_bad_host_is_not_remembered(self):
         for _ in range(2):
             assert status(host="a b") == 400
@@ -146,10 +155,10 @@ class TestFields:
                 value = model[key] + ("; " if key == "HTTP_COOKIE" else ",") + value
             model[key] = value
         fields = parse(*(f"{name}: {value}" for name, value in pairs)).fields
-        # An empty last member of a list may have lost the space in front of it.
-        assert {key: value.rstrip(" ") for key, value in fields.items()} == {
-            key: value.rstrip(" ") for key, value in model.items()
-        }
+        for found in (fields, model):
+            if "HTTP_COOKIE" in found:  # empty ones may lose the space between them
+                found["HTTP_COOKIE"] = found["HTTP_COOKIE"].replace("; ", ";")
+        assert fields == model
 
 
 class TestFraming:

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from gpulse.http.parser import Request
-from gpulse.http.response import Response, ResponseError, plain_response
+from gpulse.http.response import Response, ResponseError, interim_head, plain_response
 
 COMMON = "Server: gpulse\r\nDate: now\r\n"
 
@@ -341,6 +341,118 @@ class TestFiles:
         rig.response.send_blocks(45, blocks)
         assert (rig.head[1], rig.body) == (CL + "45", b"")
         assert len(list(blocks)) >= 8
+
+
+class TestFilesOfTheServers:
+    """``start_file`` sends the head; somebody else sends the bytes."""
+
+    @pytest.mark.parametrize(
+        ("headers", "size", "count", "keep_alive"),
+        [
+            ([], 5, 5, True),
+            ([], 0, 0, True),
+            ([LENGTH], 9, 5, True),
+            ([LENGTH], 5, 5, True),
+            ([LENGTH], 3, 3, False),
+            ([("Content-Length", "0")], 5, 0, True),
+        ],
+    )
+    def test_as_many_bytes_as_the_head_says(self, headers, size, count, keep_alive):
+        rig = Rig()
+        rig.start(headers=headers)
+        assert rig.response.start_file(size) == count
+        said = headers[0][1] if headers else str(size)
+        assert [line for line in rig.head if line.startswith(CL)] == [CL + said]
+        assert rig.body == b""
+        assert rig.response.head_sent
+        assert (rig.response.sent, rig.response.keep_alive) == (count, keep_alive)
+
+    @pytest.mark.parametrize(
+        ("method", "status"), [("HEAD", "200 OK"), ("GET", "304 Not Modified"), ("GET", "204 None")]
+    )
+    def test_none_where_there_is_no_body(self, method, status):
+        rig = Rig(method=method)
+        rig.start(status)
+        assert rig.response.start_file(5) == 0
+        assert rig.response.keep_alive
+
+    def test_an_old_client_knows_the_end_by_the_length(self):
+        rig = Rig(http_1_0=True)
+        rig.start()
+        assert rig.response.start_file(5) == 5
+        assert "Connection: keep-alive" in rig.head
+
+    def test_a_head_that_breaks_sends_nothing(self):
+        rig = Rig()
+        rig.start(headers=[("X", "a\r\nb")])
+        with pytest.raises(ResponseError):
+            rig.response.start_file(5)
+        assert rig.pieces == []
+        assert not rig.response.head_sent
+
+    def test_the_application_s_list_of_fields_stays_as_it_was(self):
+        rig = Rig()
+        headers = [("X", "1")]
+        rig.response.start_response("200 OK", headers)
+        rig.response.start_file(5)
+        assert headers == [("X", "1")]
+
+
+class TestCommonFields:
+    def test_one_more_is_sent_with_the_others(self):
+        rig = Rig()
+        rig.response.common += "X-Request-ID: 1\r\n"
+        rig.start()
+        rig.response.write_all([b"x"])
+        assert rig.head[-3:] == ["Server: gpulse", "Date: now", "X-Request-ID: 1"]
+
+    @pytest.mark.parametrize("name", ["X-Request-ID", "x-request-id"])
+    def test_the_application_s_own_id_stands_alone(self, name):
+        for _ in range(2):  # a name may be known from an earlier response
+            rig = Rig()
+            rig.response.common += "X-Request-ID: 1\r\n"
+            rig.start(headers=[(name, "mine")])
+            rig.response.write_all([b"x"])
+            found = [line for line in rig.head if line.lower().startswith("x-request-id:")]
+            assert found == [f"{name}: mine"]
+
+
+class TestInterimHead:
+    def test_the_fields_and_nothing_of_the_servers(self):
+        assert interim_head("103 Early Hints", [("Link", "</a>"), ("Link", "</é>")]) == (
+            "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nLink: </é>\r\n\r\n".encode("latin-1")
+        )
+
+    def test_none(self):
+        assert interim_head("103 Early Hints", []) == b"HTTP/1.1 103 Early Hints\r\n\r\n"
+
+    @pytest.mark.parametrize(
+        "field",
+        [
+            ("Link", "a\r\nb: c"),
+            ("Link", "a\n"),
+            ("Link", "\ra"),
+            ("Link", "a\0"),
+            ("Link", "€"),
+            ("Link", 1),
+            ("Link", None),
+            ("Link", b"a"),
+            ("Li:nk", "a"),
+            ("Link ", "a"),
+            ("Lin\nk", "a"),
+            ("", "a"),
+            (b"Link", "a"),
+            (1, "a"),
+            ("Connection", "close"),
+            ("transfer-encoding", "chunked"),
+            ("UPGRADE", "h2c"),
+            ("TE", "x"),
+            ("Content-Length", "0"),
+        ],
+    )
+    def test_what_may_not_be_in_it(self, field):
+        with pytest.raises(ResponseError):
+            interim_head("103 Early Hints", [("X", "1"), field])
 
 
 @pytest.mark.parametrize("keep_alive", [True, False])

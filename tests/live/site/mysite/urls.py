@@ -4,6 +4,7 @@ from . import views
 
 urlpatterns = [
     path("pid", views.pid),
+    path("scheme", views.scheme),
     path("version", views.version),
     path("sleep", views.sleep),
     path("pg_sleep", views.pg_sleep),

@@ -33,6 +33,17 @@ def pid(request):
     return HttpResponse(str(os.getpid()))
 
 
+def scheme(request):
+    """How the client reached us."""
+    return JsonResponse(
+        {
+            "is_secure": request.is_secure(),
+            "url": request.build_absolute_uri(),
+            "protocol": request.META.get("SSL_PROTOCOL"),
+        }
+    )
+
+
 def version(request):
     return HttpResponse(VERSION)
 
