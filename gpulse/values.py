@@ -14,9 +14,12 @@ import math
 import posixpath
 import re
 from collections.abc import Callable
+from typing import TypeVar
 
 from gpulse import address, cpus, storeurl
 from gpulse.errors import GpulseError
+
+_Row = TypeVar("_Row", bound=tuple[str, ...])
 
 MAX_WORKERS = 512
 """Half of the scoreboard's slots: a reload runs old and new workers side by side for a while."""
@@ -68,7 +71,7 @@ _SIZES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 def size(raw: object) -> int:
     """Bytes: a number, or a text such as 64k, 10m, 1g (powers of 1,024)."""
     if isinstance(raw, str):
-        found = re.fullmatch(r"([0-9]{1,15})([kmg]?)b?", raw.strip().lower())
+        found = re.fullmatch(r"([0-9]{1,18})([kmg]?)b?", raw.strip().lower())
         if found:
             return int(found[1]) * _SIZES[found[2]]
     elif isinstance(raw, int) and not isinstance(raw, bool):
@@ -164,6 +167,8 @@ def _words(raw: object, what: str) -> list[str]:
     if isinstance(raw, (list, tuple)):
         return [word for item in raw for word in _words(item, what)]
     if isinstance(raw, str):
+        if not raw.isprintable():
+            raise ValueError("must be one line of text")
         return raw.replace(",", " ").split()
     if isinstance(raw, int) and not isinstance(raw, bool):
         return [str(raw)]
@@ -197,7 +202,16 @@ def server_names(raw: object) -> tuple[tuple[str, str, str], ...]:
         if not re.fullmatch(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*", name.lower()):
             raise ValueError(f"{name} is no host name")
         found.append((name.lower(), certificate, key or certificate))
-    return tuple(found)
+    return _each_once(found)
+
+
+def _each_once(rows: list[_Row]) -> tuple[_Row, ...]:
+    """Refuse two rows for one name, the first column, and a row that stands there twice."""
+    names = [row[0] or row[1] for row in rows]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"names {name} twice")
+    return tuple(rows)
 
 
 def show_server_names(value: object) -> str:
@@ -223,7 +237,7 @@ def sendfile_roots(raw: object) -> tuple[tuple[str, str], ...]:
         if not path.startswith("/") or posixpath.normpath(path).strip("/") == "":
             raise ValueError(f"{word}: must name a directory from the root, and not the root")
         found.append((prefix, path))
-    return tuple(found)
+    return _each_once(found)
 
 
 def show_sendfile_roots(value: object) -> str:

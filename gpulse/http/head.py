@@ -254,7 +254,8 @@ def _check_coding(request: Request, coding: str) -> None:
     coding = coding.lower()
     if coding != "chunked":
         # identity was one until RFC 7230; who sends it may read on to another end.
-        raise RequestError(400 if coding == "identity" else 501, "an unknown transfer coding")
+        status = 400 if coding in ("identity", "") else 501
+        raise RequestError(status, "an unknown transfer coding")
     request.chunked = request.has_body = True
 
 

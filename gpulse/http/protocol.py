@@ -149,7 +149,12 @@ class HttpProtocol:
 
     def eof_received(self) -> None:
         self._eof = True
-        if self._exchange is None and not self._spooling and not self.connection.buffered:
+        if (
+            self._exchange is None
+            and not self._spooling
+            and not self._backlog
+            and not self.connection.buffered
+        ):
             self.connection.close()
 
     def connection_lost(self) -> None:

@@ -63,7 +63,7 @@ class TestSize:
             "\xb2",
             "1e6",
             "1k\n1",
-            "9" * 16,
+            "9" * 19,
             True,
             False,
             1.0,
