@@ -624,8 +624,8 @@ OPTIONS: tuple[Option, ...] = (
         values.server_names,
         (),
         _TLS,
-        "another certificate for clients that ask for this name, which may begin with *.; may be "
-        "repeated",
+        "another certificate for clients that ask for this name, or for a name below it where it "
+        "begins with an asterisk and a dot; may be repeated",
         metavar="NAME=CERTIFICATE[:KEY]",
         repeatable=True,
         default_text="none",

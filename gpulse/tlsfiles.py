@@ -2,8 +2,8 @@
 
 A private key is usually root's alone, and a worker runs as ``--user``.  So the child that becomes a
 worker calls :func:`read_files` before it drops its privileges, and the worker makes its context
-from the bytes (``gpulse.connection.tls``).  Every worker reads anew, so after a renewal of the
-certificates a reload is all that is needed.
+from the bytes (``gpulse.connection.tlscontext``).  Every worker reads anew, so after a renewal of
+the certificates a reload is all that is needed.
 
 Refused: a file that is missing, unreadable, no regular file or longer than MAX_BYTES; a certificate
 file without a certificate; a key file without a key, or with one that asks for a passphrase, for
@@ -174,8 +174,6 @@ def _read(what: str, path: str) -> bytes:
         ) from None
     except OSError as error:
         raise FileError(f"cannot read the {what} {path}: {error.strerror}") from None
-    except ValueError:
-        raise FileError(f"cannot read the {what} {path!r}: this is no path") from None
     if len(data) > MAX_BYTES:
         raise FileError(f"the {what} {path} is longer than {MAX_BYTES} bytes; check the path")
     return data

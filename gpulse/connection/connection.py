@@ -122,8 +122,6 @@ class Connection:
     )
 
     protocol: Protocol
-    takes_files = True
-    """Whether :meth:`send_file` can be used."""
 
     def __init__(
         self,
@@ -172,7 +170,8 @@ class Connection:
             self._reader.stop()
 
     def _readable(self) -> None:
-        for _ in range(READS):
+        reads = READS
+        while reads:
             try:
                 data = self._sock.recv(READ_SIZE)
             except (BlockingIOError, InterruptedError):
@@ -190,6 +189,7 @@ class Connection:
                 self._protocol_raised()
             if len(data) < READ_SIZE or not self._reading:
                 return
+            reads -= 1
 
     # -- writing
 

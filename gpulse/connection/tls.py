@@ -259,8 +259,12 @@ class TlsConnection(Connection):
     def _encrypt(self, data: bytes | memoryview) -> bytes:
         """The records; none, and the connection is lost, if OpenSSL refuses."""
         pieces = []
-        view = memoryview(data)
         try:
+            if len(data) <= SLICE:
+                self._tls.write(data)
+                records: bytes = self._outgoing.read()
+                return records
+            view = memoryview(data)
             while view:
                 view = view[self._tls.write(view[:SLICE]) :]
                 pieces.append(self._outgoing.read())
@@ -268,7 +272,7 @@ class TlsConnection(Connection):
             log.debug("%s: TLS broke: %s", self.peer, reason(error))
             self.abort()
             return b""
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return b"".join(pieces)
 
     def _send(self, records: bytes) -> None:
         """Hand the kernel what it takes and buffer the rest."""

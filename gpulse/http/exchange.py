@@ -1,8 +1,8 @@
 """One request in flight: runs the application on a pool member and writes its response.
 
-An exchange is submitted to the pool and called there.  From then until :meth:`Exchange._ended` it
-holds the connection, so it may write to the socket itself; everything else that concerns the
-connection it asks of the hub through ``pool.call_hub``.
+An exchange is submitted to the pool and called there.  From then until ``exchange_ended`` of its
+protocol it holds the connection, so it may write to the socket itself; everything else that
+concerns the connection it asks of the hub through ``pool.call_hub``.
 
 A slow reader: what the kernel does not take is buffered by the connection and the pool member goes
 on. Only an application that produces more while HIGH_WATER bytes wait is made to wait for the
@@ -143,7 +143,7 @@ class Exchange:
         try:
             is_answered = self._handle()
         finally:
-            self.server.pool.call_hub(self._ended, not is_answered)
+            self.server.pool.call_hub(self._protocol.exchange_ended, self, is_answered)
 
     def _handle(self) -> bool:
         """True if the client has its response, or will."""
@@ -193,18 +193,12 @@ class Exchange:
             if websocket is not None:
                 websocket.end()
                 environ.pop("wsgi.websocket", None)
-            self._part_from(environ)
-
-    def _part_from(self, environ: dict[str, Any]) -> None:
-        """Leave no cycle behind, so that what the request held goes when its last user does.
-
-        An open WebSocket keeps its environ, and must not keep us for it.
-        """
-        if self.upgrade is None and not self.switched:
+            # No cycle is left behind: what the request held goes when its last user does.
             self.environ = _NO_ENVIRON
-        else:
-            environ.pop("gpulse.exchange", None)
-            environ.pop("wsgi.early_hints", None)
+            if request.upgrade:
+                # An open WebSocket keeps its environ, and must not keep us for it.
+                environ.pop("gpulse.exchange", None)
+                environ.pop("wsgi.early_hints", None)
 
     def _run(self, environ: dict[str, Any], response: Response) -> bool:
         """True if the response is whole on its way."""
@@ -253,7 +247,7 @@ class Exchange:
         if not response.status:
             raise ResponseError("start_response was not called")
         size = result.remaining()
-        if size is None or size <= FILE_IN_MEMORY or not self._connection.takes_files:
+        if size is None or size <= FILE_IN_MEMORY:
             response.send_blocks(size, result.blocks(self.server.pool.blocking))
             return
         count = response.start_file(size)
@@ -437,22 +431,25 @@ class Exchange:
         self.response = answer
         return True
 
-    def _ended(self, failed: bool) -> None:
-        # The response refers back to us by its send; letting go of it here keeps both from the
-        # garbage collector, which would otherwise run every hundred requests.
+    def end(self) -> Response | None:
+        """The member is done with it: gives out the response, which it forgets.
+
+        The response refers back to us by its send; without it both are freed at once instead of by
+        the garbage collector, which would otherwise run every hundred requests.
+        """
         response, self.response = self.response, None
-        if self.switched or self._abandoned:
-            self.server.served()
-            return
-        if response is None:
-            self._protocol.exchange_ended(keep_alive=False, failed=True)
-            return
-        if not failed and self.upgrade is not None and response.code == 101:
-            self._protocol.enqueue(self._head)
-            self._protocol.switch(self.upgrade)
-            self.server.served()
-            return
-        self._protocol.exchange_ended(keep_alive=response.keep_alive and not failed, failed=failed)
+        return response
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """The connection is no longer this exchange's: it was switched, or the client has its
+        answer from the hub."""
+        return self.switched or self._abandoned
+
+    @property
+    def switching_head(self) -> bytes:
+        """The 101 that ends this exchange, empty if it ends otherwise."""
+        return self._head
 
 
 def _begun(result: Iterable[bytes]) -> Iterable[bytes]:

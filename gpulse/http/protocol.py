@@ -224,7 +224,8 @@ class HttpProtocol:
         if connection.lost or self._spooling:
             return
         # Counted from the last response: empty lines that come later do not move it.
-        connection.set_deadline(time.monotonic() + self.server.keep_alive)
+        wheel = connection.wheel
+        wheel.set(connection, wheel.now + self.server.keep_alive)
         if self._backlog:
             backlog, self._backlog = self._backlog, b""
             connection.resume_reading()
@@ -359,21 +360,28 @@ class HttpProtocol:
             self.server.access_log.write_exchange(exchange)
         self.refuse(503, "the application did not answer in time", is_logged=True)
 
-    def exchange_ended(self, *, keep_alive: bool, failed: bool) -> None:
-        """The response is out or buffered."""
-        self._exchange = None
-        self._stops = 0
-        connection = self.connection
-        connection.held = False
+    def exchange_ended(self, exchange: Exchange, is_answered: bool) -> None:
+        """The response is out or buffered, or nothing more can be done for the client."""
+        server, connection = self.server, self.connection
+        response = exchange.end()
         if self._body_memory:
             self._count_body(0)
-        self.server.served()
+        if server.served is not None:
+            server.served()
+        if exchange.is_elsewhere:
+            return
+        if exchange.switching_head and is_answered and exchange.upgrade is not None:
+            self.enqueue(exchange.switching_head)
+            self.switch(exchange.upgrade)
+            return
+        self._exchange = None
+        self._stops = 0
+        connection.held = False
         if connection.lost:
             connection.release()
-            return
-        if failed:
+        elif response is None or not is_answered:
             connection.abort()  # a close that the client can tell from the end of the body
-        elif not keep_alive:
+        elif not response.keep_alive:
             self._close()
         elif connection.buffered:
             self._begin_flushing()

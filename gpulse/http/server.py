@@ -46,7 +46,7 @@ class HttpServer:
 
     :param pool: runs exchanges; see :mod:`gpulse.worker.pools`.
     :param legacy_websocket: makes ``environ["wsgi.websocket"]`` for an upgrade request.
-    :param served: called after each exchange.
+    :param served: called on the hub after each exchange; None for nothing.
     :param environ: what every request's environ has besides PEP 3333's keys.
     :param tls: what the TCP listeners speak beneath HTTP; a unix socket speaks plain HTTP.
     """
@@ -62,7 +62,7 @@ class HttpServer:
         wheel: DeadlineWheel,
         access_log: AccessLog | None,
         legacy_websocket: Callable[[Exchange], Any],
-        served: Callable[[], None],
+        served: Callable[[], None] | None,
         environ: dict[str, Any],
         tls: ssl.SSLContext | None = None,
     ) -> None:

@@ -46,6 +46,7 @@ from gpulse.master.signals import SignalPipe
 from gpulse.master.store_process import StoreProcess
 from gpulse.master.systemd import Notifier
 from gpulse.scoreboard import Row, Scoreboard
+from gpulse.tlsfiles import read_files
 
 _log = logs.logger("master")
 
@@ -163,6 +164,7 @@ class Master:
         opened.callback(self._signals.close)
         self._notifier = Notifier(self._environ)
         opened.callback(self._notifier.close)
+        read_files(config)  # a key that is not there is said before anything is forked
         if config.umask is not None:
             opened.callback(os.umask, os.umask(config.umask))
         if config.pid_file:

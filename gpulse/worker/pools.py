@@ -158,12 +158,14 @@ class _FileThreads:
 class _PoolGreenlet(greenlet.greenlet):
     """A member."""
 
-    __slots__ = ("ends", "idle_since", "job")
+    __slots__ = ("ends", "idle_since", "is_away", "job")
 
     job: Job | None
     """What it runs."""
     ends: bool
     """It ends with its job."""
+    is_away: bool
+    """It has left the bound."""
     idle_since: float
     """Monotonic seconds; tells something only while it is idle."""
 
@@ -234,7 +236,7 @@ class GreenletPool(_FileThreads):
                 member = self._idle.pop()
             elif self.alive - len(self._away) < self.size:
                 member = _PoolGreenlet(self._member, self._hub)
-                member.ends = False
+                member.ends = member.is_away = False
                 self._members.add(member)
                 self.alive += 1
             else:
@@ -255,7 +257,7 @@ class GreenletPool(_FileThreads):
                     # A job handles its own errors; SystemExit in a view must not end the worker.
                     log.exception("a job of the pool raised")
                 me.job = None
-                if me in self._away:
+                if me.is_away:
                     break
                 self.busy -= 1
                 if self.queued:
@@ -335,6 +337,7 @@ class GreenletPool(_FileThreads):
         member = member or greenlet.getcurrent()
         if member not in self._away:
             self._away.add(member)
+            member.is_away = True
             self.busy -= 1
             if self.queued:
                 self._wake()

@@ -143,7 +143,7 @@ class Worker:
             legacy_websocket=LegacyWebSockets(
                 self.sockets, application, threads=config.greenlet is None
             ),
-            served=self._served,
+            served=self._served if self._retire_after else None,
             tls=build_context(handover.tls) if handover.tls is not None else None,
             environ={
                 ENVIRON_KEY: Services(

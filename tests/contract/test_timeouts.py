@@ -14,7 +14,7 @@ import pytest
 from contract.wsgi_site import until
 
 from gpulse.connection.connection import HIGH_WATER
-from gpulse.worker.pools import GreenletPool
+from gpulse.worker.pools import GreenletPool, ThreadPool
 
 MIB = 1024 * 1024
 LATE = 3.0
@@ -202,11 +202,11 @@ def take(client, size, pause, seconds, note=lambda: None):
 
 class TestReaders:
     def test_one_that_takes_nothing_is_cut_off(self, serve):
-        site = serve(whole, write_timeout=0.4)
+        site = serve(whole, write_timeout=0.3)
         client = site.connect(receive_buffer=4096)
         client.request("GET", "/")
         until(lambda: site.server.requests)
-        with within(0.2, 0.4):
+        with within(0.1, 0.3):
             until(site.is_quiet)
         assert not client.read().is_whole
 
@@ -230,7 +230,12 @@ class TestReaders:
             until(site.is_quiet)
         reading.kill()
 
-    @pytest.mark.parametrize("application", [whole, Stream()])
+    @pytest.mark.parametrize(
+        ("serve", "application"),
+        [(GreenletPool, whole), (GreenletPool, Stream()), (ThreadPool, Stream())],
+        ids=["whole", "greenlets", "threads"],
+        indirect=["serve"],
+    )
     def test_a_slow_one_is_left_alone_though_the_kernel_wants_nothing_more(
         self, serve, application
     ):

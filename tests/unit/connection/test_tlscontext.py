@@ -68,10 +68,6 @@ class TestFiles:
         os.mkfifo(tmp_path / "pipe")
         self.check("not a regular file", str(tmp_path / "pipe"), pair[1])
 
-    def test_one_that_is_no_path(self, pair):
-        with pytest.raises(FileError, match="no path"):
-            context_for(pair, tls_sni=["a.test=b\0c"])
-
     def test_one_that_is_too_long(self, pair, certificates):
         path = certificates.write("long.pem", b"x" * (tlsfiles.MAX_BYTES + 1))
         self.check("longer than", path, pair[1])

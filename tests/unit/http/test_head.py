@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from wire.test_wire import CASES, read_case
 
 from gpulse.http import head as module
-from gpulse.http.head import HeadParser
+from gpulse.http.head import HeadParser, check_connection
 from gpulse.http.limits import Limits
-from gpulse.http.request import RequestError
+from gpulse.http.request import Request, RequestError
 
 SHARED = HeadParser(Limits())
 
@@ -194,6 +194,7 @@ class TestFraming:
             (("Content-Length: 1,2",), 400),
             (("Content-Length: 9999999999999999999",), 413),
             (("Content-Length: 1e3",), 400),
+            (("Content-Length: 00000000000000000003",), 400),
             (("Content-Length: \xb2",), 400),
             (("Content-Length: 1073741824",), None),
             (("Content-Length: 1073741825",), 413),
@@ -201,6 +202,18 @@ class TestFraming:
     )
     def test_refused(self, lines, expected):
         assert status(*lines, line="POST /a HTTP/1.1") == expected
+
+    def test_two_framings_are_refused_though_llhttp_would_let_them_pass(self):
+        request = Request()
+        request.fields = {
+            "HTTP_HOST": "x",
+            "HTTP_TRANSFER_ENCODING": "chunked",
+            "CONTENT_LENGTH": "3",
+        }
+        request.method, request.target = "POST", b"/a"
+        with pytest.raises(RequestError) as caught:
+            check_connection(request, Limits())
+        assert caught.value.status == 400
 
     def test_no_coding_in_http_1_0(self):
         assert status("Transfer-Encoding: chunked", line="POST /a HTTP/1.0") == 400
