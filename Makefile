@@ -12,13 +12,14 @@ PACKAGING = setup.cfg setup.py pyproject.toml
 SHELL = /bin/sh
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help run test check check-oldest format docs clean
+.PHONY: help run test check check-oldest fuzz format docs clean
 
 help:
 	@echo "make run           serve the chat example on http://$(BIND) (BIND=, WORKERS=, GREENLET=)"
 	@echo "make test          install what the tests need and run all of them"
 	@echo "make check         format, lint, types, layers, unit tests and stale pages: half a minute"
 	@echo "make check-oldest  the unit tests with the oldest packages that setup.cfg allows"
+	@echo "make fuzz          feed the HTTP parser random bytes (SECONDS=60; needs atheris)"
 	@echo "make format        put the code into its format"
 	@echo "make docs          build the documentation into docs/_build/html"
 	@echo "make clean         remove all that was made"
@@ -60,6 +61,12 @@ check-oldest: $(PACKAGING)
 	$(OLDEST)/bin/python -m pip install -q -c $(OLDEST)/constraints -e '.[standard,chat]' \
 	    hypothesis pytest pytest-timeout
 	$(OLDEST)/bin/python -m pytest tests/unit
+
+SECONDS ?= 60
+fuzz: $(VENV)/.test
+	@$(BIN)/python -c "import atheris" || \
+	    { echo "first: $(BIN)/python -m pip install atheris"; exit 1; }
+	$(BIN)/python tests/fuzz/fuzz_parser.py --seconds $(SECONDS)
 
 clean:
 	rm -rf $(VENV) $(OLDEST) build dist docs/_build *.egg-info

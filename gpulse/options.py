@@ -508,8 +508,8 @@ OPTIONS: tuple[Option, ...] = (
         values.size,
         240,
         _TIMES,
-        "the least bytes per second of a body after its first five seconds (Kestrel's "
-        "MinRequestBodyDataRate); slower is 408, and 0 is no bound",
+        "the least bytes per second of a body (Kestrel's MinRequestBodyDataRate); one that falls "
+        "behind by --body-timeout seconds is 408, and 0 bounds only its silence",
         metavar="BYTES",
         unit="bytes per second",
         low=0,
@@ -534,8 +534,9 @@ OPTIONS: tuple[Option, ...] = (
         values.size,
         240,
         _TIMES,
-        "the least bytes per second that a client must take of a waiting response after its first "
-        "five seconds (Kestrel's MinResponseDataRate); 0 is no bound",
+        "the least bytes per second that a client must take of a waiting response (Kestrel's "
+        "MinResponseDataRate); one that falls behind by --write-timeout seconds is cut off, and 0 "
+        "bounds only its standstill",
         metavar="BYTES",
         unit="bytes per second",
         low=0,

@@ -15,6 +15,10 @@ The write buffer.  Output that the kernel does not take is kept in ``_out``; the
 size from ``buffered`` and is bound to stop: the HTTP exchange waits at HIGH_WATER, the WebSocket
 session closes a slow reader at its own limit.
 
+A gathered response (:meth:`Connection.gather`) waits for the end of the hub's turn, see
+:mod:`gpulse.connection.outbox`.  It is as good as sent: whatever else is done with the socket sends
+it first.
+
 A file in the buffer (:meth:`Connection.send_file`) is sent by the kernel, sendfile(2), on a file
 thread, for a page of it may have to be read from a disk first.  Meanwhile nobody holds a pool
 member, and the descriptor is not closed either.
@@ -33,6 +37,7 @@ from collections.abc import Callable
 from typing import Any
 from typing import Protocol as TypingProtocol
 
+from gpulse.connection.outbox import Outbox
 from gpulse.connection.timers import NEVER, DeadlineWheel
 
 READ_SIZE = 65536
@@ -102,6 +107,7 @@ class Connection:
         "_drained",
         "_file_away",
         "_finish",
+        "_gathered",
         "_out",
         "_reader",
         "_reading",
@@ -141,6 +147,7 @@ class Connection:
         self._file_away = False  # a file thread uses the socket
         self._drained: Callable[[], None] | None = None
         self._finish = False
+        self._gathered = b""
         self.held = False
         """A pool member uses the socket: the descriptor stays open until :meth:`release`."""
         self.buffered = 0
@@ -199,6 +206,13 @@ class Connection:
         Only for whoever holds the connection, and only while nothing is buffered.  A broken
         connection counts as taking everything: ``lost`` tells.
         """
+        if self._gathered:
+            self.flush_gathered()
+            if self.buffered:
+                return 0
+        return self._send_now(data)
+
+    def _send_now(self, data: bytes) -> int:
         try:
             return self._sock.send(data)
         except (BlockingIOError, InterruptedError):
@@ -207,8 +221,34 @@ class Connection:
             self.lost = True
             return len(data)
 
+    def gather(self, data: bytes, outbox: Outbox) -> bool:
+        """Send a whole response at the end of the turn; False if it has to be sent now.
+
+        For whoever holds the connection, on the hub's thread.
+        """
+        if self.lost or self.buffered or self._gathered or not outbox.add(self):
+            return False
+        self._gathered = data
+        return True
+
+    def flush_gathered(self) -> None:
+        """Send what was gathered; the protocol is told of what the kernel did not take."""
+        data, self._gathered = self._gathered, b""
+        if not data or self.lost:
+            return
+        sent = self._send_now(data)
+        if self.lost:
+            self.abort()
+        elif sent < len(data):
+            self._append(memoryview(data)[sent:])
+            stalled = getattr(self.protocol, "output_stalled", None)
+            if stalled is not None:
+                stalled()
+
     def write(self, data: bytes) -> None:
         """Send what the kernel takes and buffer the rest."""
+        if self._gathered:
+            self.flush_gathered()
         if self.lost or self._finish:
             return
         if not self.buffered:
@@ -224,6 +264,8 @@ class Connection:
 
     def enqueue(self, data: bytes | memoryview) -> None:
         """Buffer output behind what is buffered already."""
+        if self._gathered:
+            self.flush_gathered()
         if not self.lost:
             self._append(data)
 
@@ -234,6 +276,8 @@ class Connection:
         :param size: bytes, 1 or more; if the file turns out shorter, the connection is cut.
         :param run: ``in_file_thread`` of the pool.
         """
+        if self._gathered:
+            self.flush_gathered()
         piece = _FileInBuffer(fd, offset, size, run)
         if self.lost:
             piece.close()
@@ -362,6 +406,8 @@ class Connection:
 
     def shutdown_write(self) -> None:
         """Tell the peer that nothing more will come, while its bytes are still read."""
+        if self._gathered:
+            self.flush_gathered()
         try:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError:
@@ -392,6 +438,8 @@ class Connection:
     def close(self) -> None:
         """Flush what is buffered, then close.  The caller sets a deadline that ends a flush
         without end."""
+        if self._gathered:
+            self.flush_gathered()
         self._finish = True
         self.pause_reading()
         if not self.buffered:
@@ -399,6 +447,9 @@ class Connection:
 
     def abort(self) -> None:
         """Close now, whatever is buffered."""
+        if self._gathered and not self.lost:
+            self._send_now(self._gathered)
+        self._gathered = b""
         self._end()
 
     def _protocol_raised(self) -> None:

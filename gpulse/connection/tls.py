@@ -43,6 +43,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from gpulse.connection.connection import READ_SIZE, READS, Connection, _FileInBuffer
+from gpulse.connection.outbox import Outbox
 from gpulse.connection.timers import NEVER
 from gpulse.connection.tlscontext import reason
 
@@ -234,6 +235,10 @@ class TlsConnection(Connection):
     def try_send(self, data: bytes) -> int:
         """Takes nothing: the caller may be on another thread than the SSL object's."""
         return 0
+
+    def gather(self, data: bytes, outbox: Outbox) -> bool:
+        """Nothing is gathered: the records wait in the order in which they are numbered."""
+        return False
 
     def write(self, data: bytes | memoryview) -> None:
         """Encrypt; send what the kernel takes and buffer the rest."""

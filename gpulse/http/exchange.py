@@ -23,6 +23,7 @@ from gpulse.http.files import FileWrapper
 from gpulse.http.forwarded import KEYS as FORWARDING
 from gpulse.http.request import Request
 from gpulse.http.response import (
+    TOGETHER,
     Headers,
     Response,
     ResponseError,
@@ -82,6 +83,7 @@ class Exchange:
         "_stopped",
         "due",
         "environ",
+        "given_up",
         "keep_alive",
         "queued_at",
         "request",
@@ -121,6 +123,8 @@ class Exchange:
         # the member up, may write to the client.  None where nobody is ever given up.
         self._claim: list[None] | None = [None] if self.server.has_deadlines else None
         self._abandoned = False
+        self.given_up = ""
+        """The header lines for the answer of an exchange that was abandoned."""
         self._stopped = False
 
     def __str__(self) -> str:
@@ -361,6 +365,9 @@ class Exchange:
             raise ClientGone("the client closed the connection")
         rest: bytes | memoryview = data
         if not self._queued:
+            outbox = self.server.outbox
+            if outbox is not None and self._is_last(data) and connection.gather(data, outbox):
+                return
             sent = connection.try_send(data)
             if connection.lost:
                 raise ClientGone("the client closed the connection")
@@ -369,6 +376,11 @@ class Exchange:
             rest = memoryview(data)[sent:]
         self._queued += len(rest)
         self.server.pool.call_hub(self._protocol.enqueue, rest)
+
+    def _is_last(self, data: bytes) -> bool:
+        """These bytes are the whole response, and it is a small one."""
+        response = self.response
+        return response is not None and response.is_whole and len(data) < TOGETHER
 
     def _claim_connection(self, claim: list[None]) -> None:
         try:
@@ -426,9 +438,10 @@ class Exchange:
             return False
         self._abandoned = True
         # What the log shows; the member has the application's response, which nobody will get.
-        answer = Response(self.request, self.send, "", keep_alive=False)
-        answer.status = GIVEN_UP
-        self.response = answer
+        response = self.response
+        self.given_up = response.common if response is not None else self.server.common_headers()
+        self.response = Response(self.request, self.send, self.given_up, keep_alive=False)
+        self.response.status = GIVEN_UP
         return True
 
     def end(self) -> Response | None:

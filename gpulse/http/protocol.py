@@ -293,6 +293,8 @@ class HttpProtocol:
         connection.held = True
         # The deadline that the connection has as an idle one stays: most exchanges end before it.
         pool.submit(exchange)
+        if server.outbox is not None and server.outbox.is_waiting:
+            server.outbox.slice_ended(exchange.queued_at)
         if self._exchange is exchange and not connection.buffered:
             connection.set_deadline(exchange.queued_at + server.first_look)
 
@@ -308,6 +310,7 @@ class HttpProtocol:
             answer = answer[: answer.index(b"\r\n\r\n") + 4]
         self._head_begun = False
         request.discard_body()
+        self._count_body(0)
         self.connection.write(answer)
         if not keep_alive:
             self._close()
@@ -358,7 +361,7 @@ class HttpProtocol:
         self.connection.release()
         if self.server.access_log is not None:
             self.server.access_log.write_exchange(exchange)
-        self.refuse(503, "the application did not answer in time", is_logged=True)
+        self.refuse(503, "the application did not answer in time", exchange.given_up)
 
     def exchange_ended(self, exchange: Exchange, is_answered: bool) -> None:
         """The response is out or buffered, or nothing more can be done for the client."""
@@ -394,6 +397,12 @@ class HttpProtocol:
         self._acknowledged = connection.flushed - connection.unsent()
         self._bucket = time.monotonic() + limits.write_stall
         self._set_bucket_deadline()
+
+    def output_stalled(self) -> None:
+        """The kernel did not take all of a gathered response."""
+        self._begin_flushing()
+        if self._exchange is None:
+            self.connection.when_drained(self._drained)
 
     def _drained(self) -> None:
         self._bucket = 0.0
@@ -438,18 +447,17 @@ class HttpProtocol:
         assert error is not None
         self.refuse(error.status, error.reason)
 
-    def refuse(self, status: int, reason: str, *, is_logged: bool = False) -> None:
+    def refuse(self, status: int, reason: str, common: str = "") -> None:
         """Answer with an error of the server's own and close.
 
-        :param is_logged: the access log has its line already.
+        :param common: the header lines of an exchange that the access log has already.
         """
         server, connection = self.server, self.connection
         line = _REASONS[status]
         log.debug("%s: %s (%s)", connection.peer, line, reason)
-        server.refused(status, connection.peer, reason, is_logged)
-        connection.write(
-            plain_response(line, False, server.common_headers(), _EXTRA.get(status, ""))
-        )
+        server.refused(status, connection.peer, reason, is_logged=bool(common))
+        common = common or server.common_headers()
+        connection.write(plain_response(line, False, common, _EXTRA.get(status, "")))
         self._close(is_sending=True)
 
     def _close(self, *, is_sending: bool = False) -> None:

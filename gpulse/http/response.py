@@ -65,6 +65,7 @@ class Response:
         "common",
         "head_sent",
         "headers",
+        "is_whole",
         "keep_alive",
         "sent",
         "status",
@@ -86,6 +87,8 @@ class Response:
         """As the application gave them."""
         self.keep_alive = keep_alive
         self.head_sent = False
+        self.is_whole = False
+        """All of it is in the piece that is being sent."""
         self.sent = 0
         """Body bytes given to the connection, framing not counted."""
         self.truncated = False
@@ -203,6 +206,7 @@ class Response:
         head = self._head(len(data) if complete else None)
         self.head_sent = True
         if not data or self.has_no_body:
+            self.is_whole = complete
             self._send(head)
             if complete and self._length and not self.has_no_body:
                 self.keep_alive = False
@@ -215,6 +219,7 @@ class Response:
         if self._chunked:
             data = b"%x\r\n%b\r\n" % (len(data), data)
         if len(data) < TOGETHER:
+            self.is_whole = complete
             self._send(head + data)
         else:
             self._send(head)

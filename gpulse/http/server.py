@@ -17,6 +17,7 @@ from gpulse import requestid
 from gpulse.config import Config
 from gpulse.connection.acceptor import Acceptor
 from gpulse.connection.connection import Connection
+from gpulse.connection.outbox import Outbox
 from gpulse.connection.proxyheader import Header, ProxyHeaderProtocol
 from gpulse.connection.timers import DeadlineWheel
 from gpulse.connection.tls import TlsConnection, tls_environ
@@ -70,6 +71,8 @@ class HttpServer:
         self.heads = HeadParser(limits)
         self.trust = Trust(config.trusted_proxies, config.forwarded_headers)
         self.deadlines = Deadlines(config.request_timeout)
+        # Native threads send for themselves.
+        self.outbox = Outbox(loop) if config.mode == "greenlet" else None
         self.has_deadlines = bool(self.deadlines)
         self.files = FileRoots(config.sendfile_root) if config.sendfile_root else None
         self._acceptors: list[Acceptor] = []
@@ -251,7 +254,7 @@ class HttpServer:
             return "503 Service Unavailable"
         return "200 OK"
 
-    def refused(self, status: int, peer: Any, reason: str, is_logged: bool) -> None:
+    def refused(self, status: int, peer: Any, reason: str, *, is_logged: bool) -> None:
         """Count a refusal of the server's own."""
         self.refusals += 1
         if self.access_log is not None and not is_logged:

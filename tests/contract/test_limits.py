@@ -278,6 +278,46 @@ class TestSpool:
         client.reset()
         until(lambda: not self.open_in(tmp_path))
 
+    def test_when_all_together_are_too_long_for_memory_they_go_to_the_disk(self, serve, tmp_path):
+        site = serve(echo, spool_memory=300_000, spool_directory=str(tmp_path))
+        clients = [site.connect() for _ in range(4)]
+        for number, client in enumerate(clients):
+            client.request("POST", f"/{number}", Content_Length=200_000)
+            client.send(b"a" * 150_000)
+            gevent.sleep(0.02)
+        until(lambda: len(self.open_in(tmp_path)) == 2)  # of those that came when it was full
+        assert site.server.body_memory < 300_000 + 2 * 65_536
+        small = site.connect()
+        small.request("POST", "/s", b"a" * 10_000)
+        assert small.read().body == b"/s 10000"
+        for number, client in enumerate(clients):
+            client.send(b"a" * 50_000)
+            assert client.read().body == f"/{number} 200000".encode()
+        until(lambda: site.server.body_memory == 0)
+
+    @pytest.mark.parametrize("leave", ["close", "reset"])
+    def test_a_body_whose_client_leaves_is_counted_no_more(self, serve, leave):
+        site = serve(echo)
+        client = site.connect()
+        client.request("POST", "/", Content_Length=200_000)
+        client.send(b"a" * 150_000)
+        until(lambda: site.server.body_memory)
+        getattr(client, leave)()
+        until(lambda: site.server.body_memory == 0)
+
+    @pytest.mark.parametrize("path", ["/", "/-/live"])
+    def test_a_body_that_is_answered_is_counted_no_more(self, serve, path):
+        """Also one that came with a health check and was thrown away."""
+        site = serve(echo)
+        client = site.connect()
+        for _ in range(2):
+            client.request("GET", path, Content_Length=200_000)
+            client.send(b"a" * 150_000)
+            until(lambda: site.server.body_memory)
+            client.send(b"a" * 50_000)
+            assert client.read().status == 200
+            until(lambda: site.server.body_memory == 0)
+
     def test_a_directory_that_is_not_there_concerns_long_bodies_alone(self, serve, tmp_path):
         site = serve(echo, spool_threshold=4096, spool_directory=str(tmp_path / "none"))
         client = site.connect()

@@ -163,6 +163,27 @@ def test_an_error_of_the_application_s_can_be_found_by_it(site, caplog):
     assert logged(site) == [answer.fields["x-request-id"]]
 
 
+def test_so_can_a_request_that_was_stopped(serve, caplog):
+    """On threads the hub answers in place of a thread that goes on."""
+    caplog.set_level(logging.CRITICAL, "gpulse")
+    seen = []
+
+    def application(environ, start_response):
+        seen.append(environ["gpulse.request_id"])
+        assert gate[0].wait(10)
+        start_response("200 OK", [])
+        return []
+
+    site = serve(application, request_id=True, request_timeout="0.2", log_format="%L %s")
+    gate = [site.gate()]
+    answer = site.get()
+    gate[0].set()
+    assert answer.status == 503
+    assert answer.fields["x-request-id"] == seen[0]
+    until(site.is_quiet)
+    assert site.lines == [f"{seen[0]} 503"]
+
+
 def test_a_websocket_s_handshake_has_it(serve):
     def application(environ, start_response):
         socket = environ["wsgi.websocket"]

@@ -354,7 +354,7 @@ def test_a_hundred_thousand_hostile_connections(start, mode, tmp_path):
     before = assert_is_back(pulse, held(pulse))
     flood(FLOOD - warm_up)
     after = assert_is_back(pulse, before)
-    assert after.private - before.private < 10 * MIB, (before, after)
+    assert after.private - before.private < 16 * MIB, (before, after)
 
     refused = sum(count for status, count in seen.items() if status.isdigit())
     assert refused > FLOOD // 3

@@ -1,0 +1,77 @@
+"""Whole responses gathered within a turn of the hub, and sent together at its end.
+
+Each send wakes the process that waits for it, which on a busy machine costs as much as a small
+request: measured with 50 busy connections, gathering takes a sixth to a third off the CPU time of a
+request.  A response waits for the end of its turn only while turns are short.  It waits GATHER
+seconds and the slice of work that is under way then, at most; and where one slice took longer than
+SLOW, responses are sent as they come for PAUSE seconds.
+
+Runs on the hub and its greenlets, all on one native thread; native threads of a pool do not use it.
+"""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gpulse.connection.connection import Connection
+
+GATHER = 0.001
+"""Seconds for which responses are gathered before they are sent."""
+SLOW = 0.001
+"""Seconds of work without a switch to the hub that count as slow."""
+PAUSE = 1.0
+"""Seconds without gathering after slow work: more of the kind is likely, and would delay others."""
+
+
+class Outbox:
+    """The gathered responses of a worker.
+
+    :param loop: the hub's loop.
+    """
+
+    __slots__ = ("_connections", "_direct_until", "_loop", "_since")
+
+    def __init__(self, loop: Any) -> None:
+        self._connections: list[Connection] = []
+        self._since = 0.0  # when the first of them came
+        self._direct_until = 0.0
+
+        self._loop = loop
+
+    @property
+    def is_waiting(self) -> bool:
+        """Something is to be sent."""
+        return bool(self._connections)
+
+    def add(self, connection: "Connection") -> bool:
+        """Have the connection's :meth:`~Connection.flush_gathered` called at the end of the turn.
+
+        :returns: False if responses are to be sent as they come, for now.
+        """
+        now = time.monotonic()
+        if not self._connections:
+            if now < self._direct_until:
+                return False
+            self._since = now
+            # Before the loop looks for events again.
+            self._loop.run_callback(self.flush)
+        elif now - self._since > GATHER:
+            self.flush()
+            return False
+        self._connections.append(connection)
+        return True
+
+    def slice_ended(self, begun: float) -> None:
+        """Work that began at ``begun`` has ended or waits: see whether the others can."""
+        now = time.monotonic()
+        if now - begun > SLOW:
+            self._direct_until = now + PAUSE
+            self.flush()
+        elif now - self._since > GATHER:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send everything now."""
+        connections, self._connections = self._connections, []
+        for connection in connections:
+            connection.flush_gathered()
