@@ -35,9 +35,25 @@ from gpulse.websocket.session import SocketLimits
 REFERENCE = Path(__file__).resolve().parent / "reference"
 
 BOUNDED = (
-    ("Connections and the pool", ("connection.connection", "connection.acceptor", "worker.pools")),
-    ("TLS and proxies", ("connection.tls", "connection.proxyheader", "trust", "http.forwarded")),
-    ("Requests and responses", ("http.parser", "http.protocol", "http.response", "http.exchange")),
+    (
+        "Connections and the pool",
+        ("connection.connection", "connection.acceptor", "connection.outbox", "worker.pools"),
+    ),
+    (
+        "TLS and proxies",
+        ("connection.tls", "tlsfiles", "connection.proxyheader", "trust", "http.forwarded"),
+    ),
+    (
+        "Requests and responses",
+        (
+            "http.parser",
+            "http.protocol",
+            "http.response",
+            "http.exchange",
+            "http.files",
+            "http.server",
+        ),
+    ),
     ("Logs and ids", ("http.accesslog", "logformat.jsonline", "syslog", "requestid")),
     ("Worker", ("worker.worker", "worker.psycopg", "worker.stack", "logs")),
     ("WebSocket code outside the consumers' limits", ("websocket.consumer", "websocket.compat")),
