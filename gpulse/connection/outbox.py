@@ -38,11 +38,6 @@ class Outbox:
 
         self._loop = loop
 
-    @property
-    def is_waiting(self) -> bool:
-        """Something is to be sent."""
-        return bool(self._connections)
-
     def add(self, connection: "Connection") -> bool:
         """Have the connection's :meth:`~Connection.flush_gathered` called at the end of the turn.
 
@@ -67,7 +62,7 @@ class Outbox:
         if now - begun > SLOW:
             self._direct_until = now + PAUSE
             self.flush()
-        elif now - self._since > GATHER:
+        elif self._connections and now - self._since > GATHER:
             self.flush()
 
     def flush(self) -> None:

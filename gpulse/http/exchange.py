@@ -23,7 +23,6 @@ from gpulse.http.files import FileWrapper
 from gpulse.http.forwarded import KEYS as FORWARDING
 from gpulse.http.request import Request
 from gpulse.http.response import (
-    TOGETHER,
     Headers,
     Response,
     ResponseError,
@@ -343,6 +342,7 @@ class Exchange:
             return False
         response.keep_alive = False
         response.status = status
+        response.sent = len(status) + 1
         try:
             self.send(plain_response(response.status, False, response.common))
         except ClientGone:
@@ -366,7 +366,12 @@ class Exchange:
         rest: bytes | memoryview = data
         if not self._queued:
             outbox = self.server.outbox
-            if outbox is not None and self._is_last(data) and connection.gather(data, outbox):
+            if (
+                outbox is not None
+                and self.response is not None
+                and self.response.is_whole
+                and connection.gather(data, outbox)
+            ):
                 return
             sent = connection.try_send(data)
             if connection.lost:
@@ -376,11 +381,6 @@ class Exchange:
             rest = memoryview(data)[sent:]
         self._queued += len(rest)
         self.server.pool.call_hub(self._protocol.enqueue, rest)
-
-    def _is_last(self, data: bytes) -> bool:
-        """These bytes are the whole response, and it is a small one."""
-        response = self.response
-        return response is not None and response.is_whole and len(data) < TOGETHER
 
     def _claim_connection(self, claim: list[None]) -> None:
         try:

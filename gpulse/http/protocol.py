@@ -286,14 +286,14 @@ class HttpProtocol:
         self._head_begun = False
         self.served += 1
         server.requests += 1
-        keep_alive = request.keep_alive
+        keep_alive = request.keep_alive and server.keep_alive > 0
         if (self._eof and not self._backlog) or self.served == server.limits.connection_requests:
             keep_alive = False
         exchange = self._exchange = Exchange(self, request, keep_alive)
         connection.held = True
         # The deadline that the connection has as an idle one stays: most exchanges end before it.
         pool.submit(exchange)
-        if server.outbox is not None and server.outbox.is_waiting:
+        if server.outbox is not None:
             server.outbox.slice_ended(exchange.queued_at)
         if self._exchange is exchange and not connection.buffered:
             connection.set_deadline(exchange.queued_at + server.first_look)

@@ -88,7 +88,7 @@ class Response:
         self.keep_alive = keep_alive
         self.head_sent = False
         self.is_whole = False
-        """All of it is in the piece that is being sent."""
+        """All of it, head and body, is in the one piece that is being sent, and is small."""
         self.sent = 0
         """Body bytes given to the connection, framing not counted."""
         self.truncated = False

@@ -131,6 +131,19 @@ class Pool(Protocol):
         """On the hub, now and then: end members that had nothing to do for IDLE_SECONDS."""
 
 
+def _outcome(
+    call: Callable[..., Any], args: tuple[object, ...]
+) -> tuple[Any, BaseException | None]:
+    """On a file thread: the result and the error of a call.
+
+    An exception that came out of it would have its traceback printed by gevent.
+    """
+    try:
+        return call(*args), None
+    except Exception as error:
+        return None, error
+
+
 class _FileThreads:
     """The part that both pools share: gevent's native threads for files."""
 
@@ -141,14 +154,8 @@ class _FileThreads:
         done: Callable[..., None],
         *done_args: object,
     ) -> None:
-        def run() -> tuple[Any, BaseException | None]:
-            try:
-                return call(*args), None
-            except Exception as error:
-                return None, error
-
         def work() -> None:
-            done(*done_args, *get_hub().threadpool.apply(run))
+            done(*done_args, *get_hub().threadpool.apply(_outcome, (call, args)))
 
         # In a greenlet: where all threads are taken, by files or by look-ups of names, it has to
         # wait for one, and a callback of the hub may not.
@@ -325,7 +332,10 @@ class GreenletPool(_FileThreads):
         return Event()  # type: ignore[no-any-return]
 
     def blocking(self, call: Callable[..., Any], *args: object) -> Any:
-        return self._hub.threadpool.apply(call, args)
+        result, error = self._hub.threadpool.apply(_outcome, (call, args))
+        if error is not None:
+            raise error
+        return result
 
     def spawn(self, call: Callable[..., object], *args: object) -> None:
         spawn(call, *args)
