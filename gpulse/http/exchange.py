@@ -73,13 +73,12 @@ class Exchange:
     """See the module's text; made on the hub, called on the pool."""
 
     __slots__ = (
-        "_abandoned",
         "_claim",
         "_connection",
-        "_head",
         "_protocol",
         "_queued",
         "_stopped",
+        "abandoned",
         "due",
         "environ",
         "given_up",
@@ -92,6 +91,7 @@ class Exchange:
         "server",
         "started",
         "switched",
+        "switching_head",
         "upgrade",
     )
 
@@ -117,11 +117,13 @@ class Exchange:
         self.due = 0.0
         """When it is to be stopped; 0 for never."""
         self._queued = 0
-        self._head = b""
+        self.switching_head = b""
+        """The 101 that ends this exchange; empty if it ends otherwise."""
         # Whoever takes the one thing in it first, the member that answers or the hub that gives
         # the member up, may write to the client.  None where nobody is ever given up.
         self._claim: list[None] | None = [None] if self.server.has_deadlines else None
-        self._abandoned = False
+        self.abandoned = False
+        """The client has its answer from the hub, and the connection is no longer ours."""
         self.given_up = ""
         """The header lines for the answer of an exchange that was abandoned."""
         self._stopped = False
@@ -146,7 +148,10 @@ class Exchange:
         try:
             is_answered = self._handle()
         finally:
-            self.server.pool.call_hub(self._protocol.exchange_ended, self, is_answered)
+            if self.server.outbox is not None:  # greenlets: this is the hub's thread
+                self._protocol.exchange_ended(self, is_answered)
+            else:
+                self.server.pool.call_hub(self._protocol.exchange_ended, self, is_answered)
 
     def _handle(self) -> bool:
         """True if the client has its response, or will."""
@@ -154,7 +159,7 @@ class Exchange:
         self.started = time.monotonic()
         # A worker that drains gives a connection this one response more.
         keep_alive = self.keep_alive and not server.draining
-        response = Response(request, self.send, server.common_headers(), keep_alive)
+        response = Response(request, self.send, server.common, keep_alive)
         self.response = response
         environ = request_environ(request, self._protocol.base_environ, self._connection.peer)
         self.environ = environ
@@ -191,7 +196,7 @@ class Exchange:
         finally:
             if request.spool is not None:
                 request.discard_body()
-            if server.access_log is not None and not self._abandoned:
+            if server.access_log is not None and not self.abandoned:
                 server.access_log.write_exchange(self)
             if websocket is not None:
                 websocket.end()
@@ -220,7 +225,7 @@ class Exchange:
                         "send 101, and a 103 goes out by wsgi.early_hints"
                     )
                 # Made here, where a field that breaks the head can still be answered with a 500.
-                self._head = self.upgrade.head(response.common, response.headers)
+                self.switching_head = self.upgrade.head(response.common, response.headers)
                 return True
             if server.draining:
                 response.keep_alive = False  # the drain began while the application worked
@@ -436,33 +441,13 @@ class Exchange:
             self._claim.pop()
         except IndexError:
             return False
-        self._abandoned = True
+        self.abandoned = True
         # What the log shows; the member has the application's response, which nobody will get.
         response = self.response
-        self.given_up = response.common if response is not None else self.server.common_headers()
+        self.given_up = response.common if response is not None else self.server.common
         self.response = Response(self.request, self.send, self.given_up, keep_alive=False)
         self.response.status = GIVEN_UP
         return True
-
-    def end(self) -> Response | None:
-        """The member is done with it: gives out the response, which it forgets.
-
-        The response refers back to us by its send; without it both are freed at once instead of by
-        the garbage collector, which would otherwise run every hundred requests.
-        """
-        response, self.response = self.response, None
-        return response
-
-    @property
-    def is_elsewhere(self) -> bool:
-        """The connection is no longer this exchange's: it was switched, or the client has its
-        answer from the hub."""
-        return self.switched or self._abandoned
-
-    @property
-    def switching_head(self) -> bytes:
-        """The 101 that ends this exchange, empty if it ends otherwise."""
-        return self._head
 
 
 def _begun(result: Iterable[bytes]) -> Iterable[bytes]:

@@ -224,8 +224,11 @@ class HttpProtocol:
         if connection.lost or self._spooling:
             return
         # Counted from the last response: empty lines that come later do not move it.
-        wheel = connection.wheel
-        wheel.set(connection, wheel.now + self.server.keep_alive)
+        deadline = connection.wheel.now + self.server.keep_alive
+        if connection.wheel_bucket and deadline >= connection.deadline:
+            connection.deadline = deadline  # as the wheel would do, and the usual case
+        else:
+            connection.wheel.set(connection, deadline)
         if self._backlog:
             backlog, self._backlog = self._backlog, b""
             connection.resume_reading()
@@ -305,7 +308,7 @@ class HttpProtocol:
         keep_alive = (
             request.keep_alive and not server.draining and not (self._eof and not self._backlog)
         )
-        answer = plain_response(line, keep_alive, server.common_headers())
+        answer = plain_response(line, keep_alive, server.common)
         if request.method == "HEAD":
             answer = answer[: answer.index(b"\r\n\r\n") + 4]
         self._head_begun = False
@@ -366,12 +369,14 @@ class HttpProtocol:
     def exchange_ended(self, exchange: Exchange, is_answered: bool) -> None:
         """The response is out or buffered, or nothing more can be done for the client."""
         server, connection = self.server, self.connection
-        response = exchange.end()
+        # The response refers back to the exchange by its send; without it both are freed at once
+        # instead of by the garbage collector, which would run every hundred requests.
+        response, exchange.response = exchange.response, None
         if self._body_memory:
             self._count_body(0)
         if server.served is not None:
             server.served()
-        if exchange.is_elsewhere:
+        if exchange.switched or exchange.abandoned:
             return
         if exchange.switching_head and is_answered and exchange.upgrade is not None:
             self.enqueue(exchange.switching_head)
@@ -456,7 +461,7 @@ class HttpProtocol:
         line = _REASONS[status]
         log.debug("%s: %s (%s)", connection.peer, line, reason)
         server.refused(status, connection.peer, reason, is_logged=bool(common))
-        common = common or server.common_headers()
+        common = common or server.common
         connection.write(plain_response(line, False, common, _EXTRA.get(status, "")))
         self._close(is_sending=True)
 

@@ -203,17 +203,19 @@ class Response:
             self.headers = [*self.headers, ("Content-Length", str(size))]
 
     def _start(self, data: bytes, complete: bool) -> None:
-        head = self._head(len(data) if complete else None)
+        size = len(data)
+        head = self._head(size if complete else None)
         self.head_sent = True
-        if not data or self.has_no_body:
+        if not size or self.has_no_body:
             self.is_whole = complete
             self._send(head)
             if complete and self._length and not self.has_no_body:
                 self.keep_alive = False
             return
-        if self._length is not None and len(data) != self._length:
+        length = self._length
+        if length is not None and size != length:
             data = self._cut(data)
-            if complete and len(data) < self._length:
+            if complete and size < length:
                 self.keep_alive = False
         self.sent = len(data)
         if self._chunked:
@@ -270,7 +272,9 @@ class Response:
         :raises ResponseError: the field is not the application's to send.
         """
         if name == "Content-Length" or (type(name) is str and name.lower() == "content-length"):
-            self._length = _length(value, self._length)
+            if self._length is not None or not (value.isascii() and value.isdigit()):
+                raise ResponseError(f"the Content-Length {value!r} is no number, or the second one")
+            self._length = int(value)
             # To a 204 it must not be sent (RFC 9110, 8.6), and Django sends one of 0.
             return not (self.status[:3] == "204" or self.status[0] == "1")
         if type(name) is not str or not _NAME.fullmatch(name):
@@ -352,12 +356,6 @@ def _single(pieces: Iterable[bytes]) -> int:
         return len(pieces)  # type: ignore[arg-type]
     except TypeError:
         return 0
-
-
-def _length(value: str, before: int | None) -> int:
-    if before is not None or not (value.isascii() and value.isdigit()):
-        raise ResponseError(f"the Content-Length {value!r} is no number, or the second one")
-    return int(value)
 
 
 def _without(common: str, name: str) -> str:

@@ -1,7 +1,7 @@
 """What all HTTP connections of a worker share: listeners, pool, application, limits, counts.
 
-Runs on the hub, but for :meth:`HttpServer.common_headers`, :meth:`HttpServer.request_id` and
-:meth:`HttpServer.legacy_websocket`, which pool members call.
+Runs on the hub, but for :meth:`HttpServer.request_id` and :meth:`HttpServer.legacy_websocket`,
+which pool members call; they also read ``common``.
 """
 
 import _socket
@@ -19,7 +19,7 @@ from gpulse.connection.acceptor import Acceptor
 from gpulse.connection.connection import Connection
 from gpulse.connection.outbox import Outbox
 from gpulse.connection.proxyheader import Header, ProxyHeaderProtocol
-from gpulse.connection.timers import DeadlineWheel
+from gpulse.connection.timers import NEVER, DeadlineWheel
 from gpulse.connection.tls import TlsConnection, tls_environ
 from gpulse.http.accelerate import FileRoots
 from gpulse.http.accesslog import AccessLog
@@ -40,6 +40,25 @@ WARNING_PAUSE = 60.0
 """Seconds between two warnings of a worker that has all the connections it may have."""
 
 WsgiApplication = Callable[..., Iterable[bytes]]
+
+
+class _Clock:
+    """Keeps a server's Date, driven by its wheel.  A request does not ask for the time."""
+
+    __slots__ = ("_server", "deadline", "wheel_bucket")
+
+    def __init__(self, server: "HttpServer") -> None:
+        self._server = server
+        self.deadline = NEVER
+        self.wheel_bucket = 0
+        self.deadline_passed(time.monotonic())
+
+    def deadline_passed(self, now: float) -> None:
+        moment = time.time()
+        date = email.utils.formatdate(moment, usegmt=True)
+        # One store: pool threads read it without a lock.
+        self._server.common = f"Server: gpulse\r\nDate: {date}\r\n"
+        self._server.wheel.set(self, now + 1.0 - moment % 1.0)
 
 
 class HttpServer:
@@ -78,7 +97,6 @@ class HttpServer:
         self._acceptors: list[Acceptor] = []
         self._listeners: list[socket.socket] = []
         self._bases: dict[int, dict[str, Any]] = {}
-        self._common = (0, "")
         self._is_full = False
         self._may_warn = 0.0
 
@@ -103,6 +121,10 @@ class HttpServer:
         probes = ((config.live_path, LIVE), (config.ready_path, READY))
         self.probes = {path.encode("ascii"): probe for path, probe in probes if path}
         """Targets of the health checks."""
+
+        self.common = ""
+        """The Server and Date lines of every response, made anew as the seconds pass."""
+        self._clock = _Clock(self)
 
         self.draining = False
         self.body_memory = 0
@@ -231,15 +253,6 @@ class HttpServer:
                 acceptor.start()
 
     # -- for exchanges and protocols
-
-    def common_headers(self) -> str:
-        """The Server and Date lines, made anew once a second."""
-        now = int(time.time())
-        second, lines = self._common
-        if second != now:
-            lines = f"Server: gpulse\r\nDate: {email.utils.formatdate(now, usegmt=True)}\r\n"
-            self._common = (now, lines)  # one store: pool threads read it without a lock
-        return lines
 
     def request_id(self, environ: dict[str, Any], peer: Any) -> str:
         """The X-Request-ID of a trusted proxy, if it is a proper one, or a new id."""
