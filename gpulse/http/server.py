@@ -1,7 +1,7 @@
 """What all HTTP connections of a worker share: listeners, pool, application, limits, counts.
 
-Runs on the hub, but for :meth:`HttpServer.request_id` and :meth:`HttpServer.legacy_websocket`,
-which pool members call; they also read ``common``.
+Runs on the hub, but for :meth:`HttpServer.request_id` and ``legacy_websocket``, which pool members
+call; they also read ``common``.
 """
 
 import _socket
