@@ -2,9 +2,9 @@
 
 Each send wakes the process that waits for it, which on a busy machine costs as much as a small
 request: measured with 50 busy connections, gathering takes a sixth to a third off the CPU time of a
-request.  A response waits for the end of its turn only while turns are short.  It waits GATHER
-seconds and the slice of work that is under way then, at most; and where one slice took longer than
-SLOW, responses are sent as they come for PAUSE seconds.
+request.  A response waits GATHER seconds and the slice of work that is under way then, at the most.
+After a slice that took longer than SLOW, responses are sent as they come for PAUSES times as long:
+where slow work is frequent nobody waits for it, and where it is rare few do.
 
 Runs on the hub and its greenlets, all on one native thread; native threads of a pool do not use it.
 """
@@ -19,8 +19,9 @@ GATHER = 0.001
 """Seconds for which responses are gathered before they are sent."""
 SLOW = 0.001
 """Seconds of work without a switch to the hub that count as slow."""
-PAUSE = 1.0
-"""Seconds without gathering after slow work: more of the kind is likely, and would delay others."""
+PAUSES = 20
+"""How many times as long as slow work took nothing is gathered after it: more of the kind is
+likely, and would delay others."""
 
 
 class Outbox:
@@ -60,7 +61,7 @@ class Outbox:
         """Work that began at ``begun`` has ended or waits: see whether the others can."""
         now = time.monotonic()
         if now - begun > SLOW:
-            self._direct_until = now + PAUSE
+            self._direct_until = now + PAUSES * (now - begun)
             self.flush()
         elif self._connections and now - self._since > GATHER:
             self.flush()
