@@ -40,8 +40,9 @@ from typing import Protocol as TypingProtocol
 from gpulse.connection.outbox import Outbox
 from gpulse.connection.timers import NEVER, DeadlineWheel
 
-READ_SIZE = 65536
-"""Bytes taken from a socket at once."""
+READ_SIZE = 98_304
+"""Bytes taken from a socket at once: a body of 64 KiB with its head, and less than the 128 KiB from
+which malloc asks the kernel for fresh pages each time."""
 READS = 4
 """How often a socket that fills READ_SIZE is read in one turn of the hub, before the others have
 theirs: an upload takes a quarter of the turns so."""

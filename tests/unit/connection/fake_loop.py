@@ -34,6 +34,16 @@ class FakeLoop:
 
     def __init__(self) -> None:
         self.watchers: list[FakeWatcher] = []
+        self.callbacks: list[Callable[[], None]] = []
+
+    def run_callback(self, callback: Callable[[], None]) -> None:
+        self.callbacks.append(callback)
+
+    def end_turn(self) -> None:
+        """Call what is to be called before the loop looks for events again."""
+        callbacks, self.callbacks = self.callbacks, []
+        for callback in callbacks:
+            callback()
 
     def io(self, fd: int, events: int) -> FakeWatcher:
         assert fd >= 0
