@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpulse.http.limits import Limits
 from gpulse.http.head import origin_form
+from gpulse.http.limits import Limits
 from gpulse.http.parser import PIECES, RequestParser
 from gpulse.http.request import RequestError
 
