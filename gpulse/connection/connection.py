@@ -74,6 +74,25 @@ class Protocol(TypingProtocol):
         """The connection is lost or closed; called once."""
 
 
+class _Gone:
+    """What a closed connection speaks; shared by all."""
+
+    def data_received(self, data: bytes) -> None:
+        """Nobody reads any more."""
+
+    def eof_received(self) -> None:
+        """It has ended."""
+
+    def deadline_passed(self, now: float) -> None:
+        """It has none."""
+
+    def connection_lost(self) -> None:
+        """That was told."""
+
+
+_GONE = _Gone()
+
+
 class _FileInBuffer:
     """The rest of a file that is being sent; as long as its bytes."""
 
@@ -386,6 +405,8 @@ class Connection:
     def when_drained(self, call: Callable[[], None]) -> None:
         """Call once when nothing is buffered any more, or at once if so, or when the connection is
         lost."""
+        if self._gathered:
+            self.flush_gathered()
         if self.lost or not self.buffered:
             call()
         else:
@@ -421,7 +442,7 @@ class Connection:
 
     def deadline_passed(self, now: float) -> None:
         """From the wheel."""
-        if self.lost:
+        if self.lost and not self.held:
             return
         try:
             self.protocol.deadline_passed(now)
@@ -463,8 +484,7 @@ class Connection:
         return self._finish or self.lost
 
     def _end(self) -> None:
-        self.lost = True
-        self.deadline = NEVER
+        was_lost, self.lost = self.lost, True
         self.pause_reading()
         self._stop_writing()
         out, self._out = self._out or (), None
@@ -482,8 +502,16 @@ class Connection:
             # Whoever uses the descriptor keeps it open; the peer learns of the end now.
             with contextlib.suppress(OSError):
                 self._sock.shutdown(socket.SHUT_RDWR)
+            if self.held and not was_lost:
+                # Its deadline stays: what the member does may have one, too.
+                peer_left = getattr(self.protocol, "peer_left", None)
+                if peer_left is not None:
+                    peer_left()
             return
+        self.deadline = NEVER
         self._reader.close()
         self._sock.close()
         self._closed(self)
         self.protocol.connection_lost()
+        # The protocol refers back to us: without this, both would wait for the garbage collector.
+        self.protocol = _GONE

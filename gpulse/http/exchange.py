@@ -218,12 +218,7 @@ class Exchange:
             if self._stopped and response.code >= 500 and not response.head_sent:
                 # Django's own: at the end of a transaction it met the connection closed by us.
                 raise RequestTimeout
-            if response.status.startswith("1"):
-                if self.upgrade is None or response.code != 101:
-                    raise ResponseError(
-                        f"status {response.code} is no last response; only a WebSocket view may "
-                        "send 101, and a 103 goes out by wsgi.early_hints"
-                    )
+            if self.upgrade is not None and response.code == 101:
                 # Made here, where a field that breaks the head can still be answered with a 500.
                 self.switching_head = self.upgrade.head(response.common, response.headers)
                 return True
@@ -347,9 +342,10 @@ class Exchange:
             return False
         response.keep_alive = False
         response.status = status
-        response.sent = len(status) + 1
+        is_head = self.request.method == "HEAD"
+        response.sent = 0 if is_head else len(status) + 1
         try:
-            self.send(plain_response(response.status, False, response.common))
+            self.send(plain_response(status, False, response.common, is_head=is_head))
         except ClientGone:
             return False
         return True
@@ -375,6 +371,7 @@ class Exchange:
                 outbox is not None
                 and self.response is not None
                 and self.response.is_whole
+                and self.response.keep_alive
                 and connection.gather(data, outbox)
             ):
                 return

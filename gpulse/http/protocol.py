@@ -73,6 +73,7 @@ class HttpProtocol:
 
     __slots__ = (
         "_acknowledged",
+        "_answering",
         "_backlog",
         "_body_memory",
         "_bucket",
@@ -97,6 +98,7 @@ class HttpProtocol:
         self._backlog = b""
         self._body_memory = 0  # bytes of a body that are counted for the worker
         self._bucket = 0.0  # when the bucket of the body or of the flushing is empty
+        self._answering = False  # a health check; the hub's next callback goes on
         self._acknowledged = 0  # bytes of the buffer that the client is known to have
         self._eof = False
         self._spooling = False
@@ -118,19 +120,23 @@ class HttpProtocol:
     @property
     def is_idle(self) -> bool:
         """No request has begun and nothing is on its way out."""
-        return (
-            self._exchange is None and not self._parser.has_begun and not self.connection.buffered
+        return self._is_free and not self._parser.has_begun
+
+    @property
+    def _is_free(self) -> bool:
+        """What arrives can be parsed at once; else it goes to the backlog."""
+        return not (
+            self._exchange is not None
+            or self._spooling
+            or self._answering
+            or self._backlog
+            or self.connection.buffered
         )
 
     # -- from the connection
 
     def data_received(self, data: bytes) -> None:
-        if (
-            self._exchange is None
-            and not self._spooling
-            and not self._backlog
-            and not self.connection.buffered
-        ):
+        if self._is_free:
             if self._lingering:
                 self._linger(len(data))
                 return
@@ -149,13 +155,15 @@ class HttpProtocol:
 
     def eof_received(self) -> None:
         self._eof = True
-        if (
-            self._exchange is None
-            and not self._spooling
-            and not self._backlog
-            and not self.connection.buffered
-        ):
+        if self._is_free:
             self.connection.close()
+
+    def peer_left(self) -> None:
+        """The connection is lost while a member holds it."""
+        exchange = self._exchange
+        if exchange is not None and not exchange.started and self.server.pool.cancel(exchange):
+            # Nobody waits for it: another takes its place in the queue.
+            self._forget(exchange)
 
     def connection_lost(self) -> None:
         self._backlog = b""  # the wheel keeps this object until it next looks at it
@@ -221,7 +229,7 @@ class HttpProtocol:
     def _advance(self) -> None:
         """Go on to whatever comes next on this connection."""
         connection = self.connection
-        if connection.lost or self._spooling:
+        if connection.lost or self._spooling or self._exchange is not None:
             return
         # Counted from the last response: empty lines that come later do not move it.
         deadline = connection.wheel.now + self.server.keep_alive
@@ -284,7 +292,7 @@ class HttpProtocol:
         pool = server.pool
         if pool.queued >= server.limits.queue:
             request.discard_body()
-            self.refuse(503, "the queue of the pool is full")
+            self.refuse(503, "the queue of the pool is full", is_head=request.method == "HEAD")
             return
         self._head_begun = False
         self.served += 1
@@ -308,9 +316,7 @@ class HttpProtocol:
         keep_alive = (
             request.keep_alive and not server.draining and not (self._eof and not self._backlog)
         )
-        answer = plain_response(line, keep_alive, server.common)
-        if request.method == "HEAD":
-            answer = answer[: answer.index(b"\r\n\r\n") + 4]
+        answer = plain_response(line, keep_alive, server.common, is_head=request.method == "HEAD")
         self._head_begun = False
         request.discard_body()
         self._count_body(0)
@@ -321,6 +327,7 @@ class HttpProtocol:
             self._begin_flushing()
             self.connection.when_drained(self._drained)
         else:
+            self._answering = True
             server.loop.run_callback(self._drained)  # not at once: a pipeline of them is no loop
 
     def _exchange_overdue(self, exchange: Exchange, now: float) -> None:
@@ -331,10 +338,12 @@ class HttpProtocol:
             if now < due:
                 connection.set_deadline(min(due, now + server.first_look))
             elif server.pool.cancel(exchange):
-                exchange.request.discard_body()
-                self._exchange = None
-                connection.release()
-                self.refuse(503, "no pool member became free in time")
+                self._forget(exchange)
+                self.refuse(
+                    503,
+                    "no pool member became free in time",
+                    is_head=exchange.request.method == "HEAD",
+                )
             else:
                 connection.set_deadline(now + 0.1)  # a thread is taking it at this moment
             return
@@ -353,6 +362,13 @@ class HttpProtocol:
             return
         self._give_up(exchange)
 
+    def _forget(self, exchange: Exchange) -> None:
+        """A queued exchange was cancelled."""
+        exchange.request.discard_body()
+        self._count_body(0)
+        self._exchange = None
+        self.connection.release()
+
     def _give_up(self, exchange: Exchange) -> None:
         """Answer in place of a pool member that cannot be stopped, and let it run to its end."""
         self._stops = 0
@@ -364,7 +380,12 @@ class HttpProtocol:
         self.connection.release()
         if self.server.access_log is not None:
             self.server.access_log.write_exchange(exchange)
-        self.refuse(503, "the application did not answer in time", exchange.given_up)
+        self.refuse(
+            503,
+            "the application did not answer in time",
+            exchange.given_up,
+            is_head=exchange.request.method == "HEAD",
+        )
 
     def exchange_ended(self, exchange: Exchange, is_answered: bool) -> None:
         """The response is out or buffered, or nothing more can be done for the client."""
@@ -411,6 +432,7 @@ class HttpProtocol:
 
     def _drained(self) -> None:
         self._bucket = 0.0
+        self._answering = False
         self._advance()
 
     def enqueue(self, data: bytes | memoryview) -> None:
@@ -452,17 +474,22 @@ class HttpProtocol:
         assert error is not None
         self.refuse(error.status, error.reason)
 
-    def refuse(self, status: int, reason: str, common: str = "") -> None:
+    def refuse(self, status: int, reason: str, common: str = "", *, is_head: bool = False) -> None:
         """Answer with an error of the server's own and close.
 
         :param common: the header lines of an exchange that the access log has already.
+        :param is_head: the request was a HEAD, whose answer has no body.
         """
         server, connection = self.server, self.connection
+        if connection.lost:
+            return
         line = _REASONS[status]
         log.debug("%s: %s (%s)", connection.peer, line, reason)
         server.refused(status, connection.peer, reason, is_logged=bool(common))
         common = common or server.common
-        connection.write(plain_response(line, False, common, _EXTRA.get(status, "")))
+        connection.write(
+            plain_response(line, False, common, _EXTRA.get(status, ""), is_head=is_head)
+        )
         self._close(is_sending=True)
 
     def _close(self, *, is_sending: bool = False) -> None:

@@ -234,6 +234,11 @@ class Response:
         """
         request = self._request
         status = self.status
+        if status[0] == "1":
+            raise ResponseError(
+                f"status {status[:3]} is no last response; only a WebSocket view may send 101, and "
+                "a 103 goes out by wsgi.early_hints"
+            )
         lines = [f"HTTP/1.1 {status}\r\n"]
         # The line ends are counted so that one look at the whole head finds a CR, LF or NUL that
         # an application let through (response splitting).
@@ -364,14 +369,17 @@ def _without(common: str, name: str) -> str:
     )
 
 
-def plain_response(status: str, keep_alive: bool, common: str, extra: str = "") -> bytes:
+def plain_response(
+    status: str, keep_alive: bool, common: str, extra: str = "", *, is_head: bool = False
+) -> bytes:
     """A whole text/plain response of the server's own.
 
     :param extra: further header lines, each ended by CRLF.
+    :param is_head: it answers a HEAD, and has no body.
     """
     body = status + "\n"
     connection = "" if keep_alive else "Connection: close\r\n"
     return (
         f"HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\n"
-        f"Content-Length: {len(body)}\r\n{extra}{connection}{common}\r\n{body}"
+        f"Content-Length: {len(body)}\r\n{extra}{connection}{common}\r\n{'' if is_head else body}"
     ).encode("latin-1")

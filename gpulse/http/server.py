@@ -91,7 +91,7 @@ class HttpServer:
         self.trust = Trust(config.trusted_proxies, config.forwarded_headers)
         self.deadlines = Deadlines(config.request_timeout)
         # Native threads send for themselves.
-        self.outbox = Outbox(loop) if config.mode == "greenlet" else None
+        self.outbox = Outbox(loop) if pool.is_on_hub else None
         self.has_deadlines = bool(self.deadlines)
         self.files = FileRoots(config.sendfile_root) if config.sendfile_root else None
         self._acceptors: list[Acceptor] = []

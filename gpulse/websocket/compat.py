@@ -127,11 +127,20 @@ class LegacyWebSocket(WebSocket):
         self._member = makers.sockets.pool.member()
         self._unread = 0
         """Bytes sent since the client was last known to have read all."""
-        peer = exchange.peer
+        self._handler: _Handler | None = None
         self.environ = exchange.environ
         self.closed = False
         self.stream = None
-        self.handler = _Handler(makers.server, Client(peer, self))
+
+    @property
+    def handler(self) -> "_Handler":
+        """What gevent-websocket's applications reach the other clients by.
+
+        Made at its first use: it refers back to us, and most handshakes never look at it.
+        """
+        if self._handler is None:
+            self._handler = _Handler(self._makers.server, Client(self._exchange.peer, self))
+        return self._handler
 
     def __del__(self) -> None:
         """The base class closes here; the exchange does it for us, in time."""

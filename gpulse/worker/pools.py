@@ -52,6 +52,8 @@ class Waiter(Protocol):
 class Pool(Protocol):
     """The seam."""
 
+    is_on_hub: bool
+    """Members run on the hub's thread."""
     size: int
     """Members at most."""
     busy: int
@@ -183,6 +185,8 @@ class GreenletPool(_FileThreads):
     :param size: members at most.
     :param retire: called on a member that ends: closes what the greenlet holds.
     """
+
+    is_on_hub = True
 
     def __init__(self, size: int, retire: Callable[[], None]) -> None:
         self._hub = get_hub()
@@ -367,6 +371,8 @@ class ThreadPool(_FileThreads):
     :param size: threads at most, detached ones not counted.
     :param retire: called on a thread that ends.
     """
+
+    is_on_hub = False
 
     def __init__(self, size: int, retire: Callable[[], None]) -> None:
         self._hub_thread = threading.get_ident()

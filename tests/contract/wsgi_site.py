@@ -71,7 +71,8 @@ class Site:
         self.wheel = DeadlineWheel(time.monotonic(), RESOLUTION)
         self.sockets = Sockets(self.pool, self.wheel, 100, SocketLimits(), lambda session: None)
         loop = gevent.get_hub().loop
-        options = Config.defaults(**config)
+        mode = "greenlet" if self.pool.is_on_hub else "thread_workers"
+        options = Config.defaults(**{mode: size, **config})
         self.server = HttpServer(
             loop,
             self.pool,

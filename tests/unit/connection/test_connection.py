@@ -25,6 +25,9 @@ class Recorder:
     def deadline_passed(self, now):
         self.calls.append("deadline")
 
+    def peer_left(self):
+        self.calls.append("left")
+
     def connection_lost(self):
         self.calls.append("lost")
 
@@ -231,10 +234,10 @@ class TestTheEnd:
         rig.receive(ConnectionResetError())
         assert rig.connection.lost
         assert not rig.sock.closed
-        assert rig.calls == []
+        assert rig.calls == ["left"]
         rig.connection.release()
         assert rig.sock.closed == 1
-        assert rig.calls == ["lost"]
+        assert rig.calls == ["left", "lost"]
 
     def test_releasing_a_good_connection_changes_nothing(self):
         rig = Rig()
@@ -282,10 +285,13 @@ class TestTheDeadline:
         rig.wheel.turn(101.5)
         assert rig.calls == ["lost"]
 
-    def test_a_lost_connection_that_is_held_is_not_told(self):
+    def test_one_that_is_held_keeps_it_when_its_peer_leaves(self):
         rig = Rig()
         rig.connection.held = True
         rig.connection.set_deadline(101.0)
-        rig.connection.lost = True
+        rig.connection.abort()
         rig.wheel.turn(101.5)
-        assert rig.calls == []
+        assert rig.calls == ["left", "deadline"]
+        rig.connection.release()
+        assert rig.calls == ["left", "deadline", "lost"]
+        assert rig.connection.deadline == NEVER

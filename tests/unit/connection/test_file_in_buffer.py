@@ -253,7 +253,7 @@ class TestEnd:
                 rig.connection.release()
                 assert rig.sock.closed == 0
                 threads.finish(1000)
-            assert (rig.sock.closed, is_open(fd), rig.calls) == (1, False, ["lost"])
+            assert (rig.sock.closed, is_open(fd), rig.calls) == (1, False, ["left", "lost"])
 
     @pytest.mark.parametrize("outcome", [{"sent": 0}, {"error": OSError(5, "broken disk")}])
     def test_a_file_that_ends_early_or_breaks_cuts_the_connection(self, threads, opened, outcome):

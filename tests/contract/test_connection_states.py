@@ -1,0 +1,167 @@
+"""States of a connection that meet: a probe and a pipeline, a client that is gone and a deadline, a
+last response and bytes behind it.  On greenlets and on threads."""
+
+import gc
+import socket
+import time
+
+import gevent
+import pytest
+from contract.wsgi_site import until
+
+from gpulse.connection.connection import READ_SIZE
+
+
+def page(environ, start_response):
+    body = environ["PATH_INFO"].encode()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+
+
+def get(path, *fields):
+    return "\r\n".join([f"GET {path} HTTP/1.1", "Host: x", *fields, "", ""]).encode()
+
+
+class TestProbes:
+    def test_what_follows_a_probe_in_the_same_turn_is_answered_in_order(self, serve):
+        """A read that is full is followed by another at once, before the probe's own callback."""
+
+        def application(environ, start_response):
+            if environ["PATH_INFO"] == "/slow":
+                assert gates[0].wait(5)
+            return page(environ, start_response)
+
+        site = serve(application)
+        gates = [site.gate()]
+        client = site.connect()
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        head = get("/-/live", f"Content-Length: {READ_SIZE}")
+        size = READ_SIZE - len(head) + len(str(READ_SIZE)) - 5
+        head = get("/-/live", f"Content-Length: {size}")
+        data = head + b"a" * size
+        assert len(data) == READ_SIZE
+        client.send(data + get("/slow") + get("/fast"))
+        assert client.read().body == b"200 OK\n"
+        until(lambda: site.pool.busy == 1)
+        gevent.sleep(0.05)
+        gates[0].set()
+        assert [client.read().body for _ in range(2)] == [b"/slow", b"/fast"]
+
+
+class TestClientsThatAreGone:
+    def test_a_request_is_over_its_time_although_its_client_has_reset_the_connection(self, serve):
+        begun, ended = [], []
+
+        def application(environ, start_response):
+            begun.append(1)
+            try:
+                site.gate().wait(8)
+            finally:
+                ended.append(time.monotonic())
+            return page(environ, start_response)
+
+        site = serve(application, request_timeout="0.3")
+        client = site.connect()
+        client.send(get("/"))
+        until(lambda: begun)
+        start = time.monotonic()
+        client.reset()
+        if site.pool.is_on_hub:
+            until(lambda: ended)
+            assert ended[0] - start < 4
+        until(lambda: not site.server.connections)  # threads: given up, and ends with its gate
+        assert time.monotonic() - start < 5
+
+    def test_a_queued_request_of_a_client_that_is_gone_is_never_run(self, serve):
+        ran = []
+
+        def application(environ, start_response):
+            ran.append(environ["PATH_INFO"])
+            if environ["PATH_INFO"] == "/first":
+                assert gates[0].wait(5)
+            return page(environ, start_response)
+
+        site = serve(application, size=1)
+        gates = [site.gate()]
+        first, gone, last = site.connect(), site.connect(), site.connect()
+        first.send(get("/first"))
+        until(lambda: site.pool.busy == 1)
+        gone.send(get("/gone"))
+        until(lambda: site.pool.queued == 1)
+        last.send(get("/last"))
+        until(lambda: site.pool.queued == 2)
+        gone.reset()
+        until(lambda: site.pool.queued == 1)
+        gates[0].set()
+        assert (first.read().body, last.read().body) == (b"/first", b"/last")
+        assert ran == ["/first", "/last"]
+
+
+class TestLastResponses:
+    @pytest.mark.parametrize("ahead", [0, 1, 3])
+    def test_one_arrives_whole_although_the_client_goes_on_sending(self, serve, ahead):
+        body = b"z" * 60_000
+
+        def application(environ, start_response):
+            start_response("200 OK", [("Content-Length", str(len(body)))])
+            return [body]
+
+        site = serve(application)
+        client = site.connect(receive_buffer=4096)
+        client.send(
+            get("/") * ahead + get("/", "Connection: close") + b"POST / HTTP/1.1\r\nHost: x\r\nCont"
+        )
+        gevent.sleep(0.2)
+        answers = [client.read() for _ in range(ahead + 1)]
+        assert [(answer.body == body, answer.is_whole) for answer in answers] == [(True, True)] * (
+            ahead + 1
+        )
+        assert answers[-1].closes
+
+
+class TestServersOwnAnswers:
+    @pytest.mark.parametrize("fault", ["raises", "interim", "late interim"])
+    def test_an_error_is_answered_to_head_without_a_body(self, serve, fault):
+        def application(environ, start_response):
+            if environ["PATH_INFO"] == "/ok":
+                return page(environ, start_response)
+            if fault == "raises":
+                raise RuntimeError("on purpose")
+            if fault == "interim":
+                start_response("103 Early Hints", [])
+                return [b""]
+            return late(start_response)
+
+        def late(start_response):
+            start_response("103 Early Hints", [])
+            yield b""
+
+        site = serve(application)
+        client = site.connect()
+        client.request("HEAD", "/")
+        assert client.read("HEAD").status == 500
+        assert client.read_all() == b""
+        client = site.connect()
+        client.request("GET", "/")
+        answer = client.read()
+        assert (answer.status, answer.body) == (500, b"500 Internal Server Error\n")
+
+
+class TestMemory:
+    def test_connections_that_end_wait_for_no_collector(self, serve):
+        site = serve(page, head_timeout=0.3, keep_alive=0.2)
+        site.get("/")  # what is made once
+        gc.collect()
+        gc.disable()
+        try:
+            for number in range(60):
+                client = site.connect()
+                client.send(get("/") if number % 2 else b"GET / HT")
+                if number % 2:
+                    client.read()
+                client.close()
+            # The wheel looks at each once more, and lets go of it; the server's clock stays.
+            until(lambda: len(site.wheel) <= 1)
+            assert gc.collect() < 60
+        finally:
+            gc.enable()
