@@ -28,13 +28,14 @@ def wave(pulse, size: int) -> tuple[float, set[str]]:
 
 def test_100_sleeping_queries_run_at_once_and_their_connections_are_kept(start, postgres):
     pulse = start("--greenlet", "100", environ={"TEST_DATABASE_URL": postgres.url}).ready()
-    _, first = wave(pulse, 100)  # opens the connections
-    assert len(first) <= 100
+    _, seen = wave(pulse, 100)  # opens the connections
     times = []
     for _ in range(3):
         taken, backends = wave(pulse, 100)
         times.append(taken)
-        assert backends <= first, "the number of backends grew"
+        # A wave on a busy machine may have fewer at once, and the next one more; none are lost.
+        seen |= backends
+        assert len(seen) <= 100, "the number of backends grew"
     assert min(times) < 1.0, times
     assert pulse.stop() == 0
 
