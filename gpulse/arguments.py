@@ -94,11 +94,14 @@ def render(values: Mapping[str, Any]) -> list[str]:
     for name, value in values.items():
         option = BY_NAME[name]
         if option.is_flag:
-            arguments.append(option.flag if value is True else f"--no-{option.flag[2:]}")
-        elif isinstance(value, (list, tuple)):
-            arguments += [f"{option.flag}={item}" for item in value]
+            arguments.append(option.flag if option.check(value) else f"--no-{option.flag[2:]}")
+        elif isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
+            arguments += [f"{option.flag}={item}" for item in value or ("",)]
         elif value is True:
             arguments.append(f"{option.flag}={option.bare}")
-        else:
+        elif isinstance(value, str):
             arguments.append(f"{option.flag}={value}")
+        else:
+            # From a caller in Python: as the option itself writes it.
+            arguments.append(f"{option.flag}={option.show(option.check(value))}")
     return arguments

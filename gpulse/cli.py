@@ -228,6 +228,7 @@ def check_surroundings(merged: Config) -> list[GpulseError]:
     for address in merged.bind:
         if address.startswith("unix:"):
             paths["bind"] = address.removeprefix("unix:")
+    wrong += _check_folders(merged)
     for name, path in paths.items():
         if path is None or path == "-":
             continue
@@ -240,6 +241,20 @@ def check_surroundings(merged: Config) -> list[GpulseError]:
             continue
         flag = BY_NAME[name].flag
         wrong.append(FileError(f"{flag} {path}: the directory {directory} {reason}"))
+    return wrong
+
+
+def _check_folders(merged: Config) -> list[GpulseError]:
+    """The directories that are named as such."""
+    wrong: list[GpulseError] = []
+    spool = merged.spool_directory
+    if spool is not None and not os.access(spool, os.W_OK | os.X_OK):
+        reason = "may not be written" if Path(spool).is_dir() else "is no directory"
+        wrong.append(FileError(f"{BY_NAME['spool_directory'].flag} {spool}: {reason}"))
+    for _, root in merged.sendfile_root:
+        if not Path(root).is_dir():
+            flag = BY_NAME["sendfile_root"].flag
+            wrong.append(FileError(f"{flag} {root}: is no directory"))
     return wrong
 
 

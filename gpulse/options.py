@@ -575,7 +575,7 @@ OPTIONS: tuple[Option, ...] = (
         trust.DEFAULT_PROXIES,
         _PROXIES,
         "addresses and networks whose forwarded headers are believed, and unix for peers of a unix "
-        "socket; may be repeated, and an empty text trusts nobody",
+        "socket; may be repeated, and none trusts nobody",
         metavar="ADDRESS",
         repeatable=True,
     ),
@@ -586,7 +586,7 @@ OPTIONS: tuple[Option, ...] = (
         trust.DEFAULT_HEADERS,
         _PROXIES,
         "the headers that the trusted proxies set themselves and that are believed: "
-        "x-forwarded-for, -proto, -host, -port, or forwarded; all others are removed",
+        "x-forwarded-for, -proto, -host, -port, or forwarded, or none; all others are removed",
         metavar="HEADER",
         repeatable=True,
     ),
@@ -700,7 +700,7 @@ OPTIONS: tuple[Option, ...] = (
         values.url_path,
         "/-/live",
         _FILES,
-        "answer 200 here as long as the worker's hub runs; empty turns it off",
+        "answer 200 here as long as the worker's hub runs; none turns it off",
         metavar="PATH",
     ),
     Option(
@@ -710,7 +710,7 @@ OPTIONS: tuple[Option, ...] = (
         "/-/ready",
         _FILES,
         "answer 200 here while the worker takes requests, 503 while it drains or its queue is "
-        "full; empty turns it off",
+        "full; none turns it off",
         metavar="PATH",
     ),
     Option(

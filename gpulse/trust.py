@@ -15,6 +15,8 @@ listener for both look, counts as the IPv4 address, in options as in addresses.
 import ipaddress
 from typing import Any
 
+NONE = "none"
+"""Stands for an empty list, where an empty text would count as not set."""
 UNIX = "unix"
 """Stands for the peers of unix sockets, which have no address."""
 DEFAULT_PROXIES = ("127.0.0.1", "::1", UNIX)
@@ -85,7 +87,7 @@ def _words(raw: object, what: str) -> list[str]:
     if isinstance(raw, (list, tuple)) and all(isinstance(item, str) for item in raw):
         return [word for item in raw for word in _words(item, what)]
     if isinstance(raw, str):
-        return raw.replace(",", " ").split()
+        return [] if raw == NONE else raw.replace(",", " ").split()
     raise ValueError(f"must be a list of {what}")
 
 

@@ -23,6 +23,9 @@ _Row = TypeVar("_Row", bound=tuple[str, ...])
 
 MAX_WORKERS = 512
 """Half of the scoreboard's slots: a reload runs old and new workers side by side for a while."""
+NONE = "none"
+"""What is shown for no value; options that may be turned off take it, too, since an empty variable
+of the environment counts as not set."""
 BARE_GREENLET = 100
 """What ``--greenlet`` alone means."""
 
@@ -224,7 +227,7 @@ def _show_rows(value: object, size: int, show: Callable[[tuple[str, ...]], str])
         isinstance(row, tuple) and len(row) == size for row in value
     ):
         return show_plain(value)
-    return ",".join(map(show, value)) or "none"
+    return ",".join(map(show, value)) or NONE
 
 
 def sendfile_roots(raw: object) -> tuple[tuple[str, str], ...]:
@@ -245,11 +248,11 @@ def show_sendfile_roots(value: object) -> str:
 
 
 def url_path(raw: object) -> str | None:
-    if raw == "":
+    if raw in ("", NONE):
         return None
     if isinstance(raw, str) and re.fullmatch(r"/[\x21\x22\x24-\x3e\x40-\x7e]*", raw):
         return raw
-    raise ValueError("must be a path such as /-/live, or empty")
+    raise ValueError(f"must be a path such as /-/live, or {NONE}")
 
 
 def data_store(raw: object) -> str:
@@ -267,13 +270,13 @@ def data_store(raw: object) -> str:
 
 def show_plain(value: object) -> str:
     if value is None:
-        return "none"
+        return NONE
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, (list, tuple)):
-        return ",".join(show_plain(item) for item in value)
+        return ",".join(show_plain(item) for item in value) or NONE
     shown = str(value)
     if not shown or not shown.isprintable() or " " in shown:
         shown = repr(shown)

@@ -156,7 +156,7 @@ class Exchange:
     def _handle(self) -> bool:
         """True if the client has its response, or will."""
         server, request = self.server, self.request
-        self.started = time.monotonic()
+        begun = time.monotonic()
         # A worker that drains gives a connection this one response more.
         keep_alive = self.keep_alive and not server.draining
         response = Response(request, self.send, server.common, keep_alive)
@@ -170,7 +170,9 @@ class Exchange:
         if server.gives_ids:
             self._give_id(environ, response)
         if server.has_deadlines:
-            self._set_due(server.deadlines.of(environ["PATH_INFO"]))
+            seconds = server.deadlines.of(environ["PATH_INFO"])
+            self.due = begun + seconds if seconds else 0.0
+        self.started = begun  # the hub may look from here on: ``due`` is known
         websocket = None
         if request.upgrade:
             websocket = environ["wsgi.websocket"] = server.legacy_websocket(self)
@@ -316,10 +318,6 @@ class Exchange:
         if response is not None and not response.head_sent and not self.request.is_http_1_0:
             self.send(head)
 
-    def _set_due(self, seconds: float) -> None:
-        if seconds:
-            self.due = self.started + seconds
-
     def _give_id(self, environ: dict[str, Any], response: Response) -> None:
         """Keep the id that a trusted proxy gave, or make one."""
         self.request_id = self.server.request_id(environ, self._connection.speaker)
@@ -355,9 +353,11 @@ class Exchange:
 
         :raises ClientGone: nobody reads any more, or what is read is no HTTP any more.
         """
-        connection = self._connection
+        connection, response = self._connection, self.response
         if self.switched:
             raise ClientGone("the connection speaks another protocol")
+        if response is None:
+            raise ClientGone("the request is over")  # a ``write`` that was kept
         if self._claim is not None:
             self._claim_connection(self._claim)
         if self._queued >= HIGH_WATER:
@@ -366,12 +366,14 @@ class Exchange:
             raise ClientGone("the client closed the connection")
         rest: bytes | memoryview = data
         if not self._queued:
-            outbox = self.server.outbox
+            outbox, pool = self.server.outbox, self.server.pool
             if (
                 outbox is not None
-                and self.response is not None
-                and self.response.is_whole
-                and self.response.keep_alive
+                and response.is_whole
+                and response.keep_alive
+                # Nobody else is within a job, whom this turn of the hub could yet resume.
+                and pool.busy == 1
+                and not pool.detached
                 and connection.gather(data, outbox)
             ):
                 return

@@ -39,7 +39,8 @@ class Limits:
     write_stall: float = _option("write_timeout")
     write_rate: int = _option("write_min_rate")
     pipelined: int = 65_536
-    """Unparsed bytes kept while a request runs; then reading stops until its response is out."""
+    """Unparsed bytes kept while a request runs, beside the last read: then reading stops until the
+    response is out."""
     linger: float = 2.0
     """After an error: how long the rest of the request is read and thrown away, so that the client
     sees the answer and not a reset (RFC 9112, 9.6)."""

@@ -20,7 +20,7 @@ full, time takes from it, and every byte of progress adds the time that the byte
 least rate.  So silence and a drip end alike, and there is one deadline for both.
 
 One request at a time is taken from a connection; what is pipelined behind it waits unparsed in
-``_backlog``, at most ``limits.pipelined`` bytes, then reading stops.
+``_backlog``; at ``limits.pipelined`` bytes reading stops.
 """
 
 import logging
@@ -136,10 +136,9 @@ class HttpProtocol:
     # -- from the connection
 
     def data_received(self, data: bytes) -> None:
-        if self._is_free:
-            if self._lingering:
-                self._linger(len(data))
-                return
+        if self._lingering:
+            self._linger(len(data))
+        elif self._is_free:
             parser = self._parser
             request = parser.feed(data)
             if request is None:
@@ -148,14 +147,14 @@ class HttpProtocol:
                 self._take(request)
             else:
                 self._submit(request)
-            return
-        self._backlog += data
-        if len(self._backlog) >= self.server.limits.pipelined:
-            self.connection.pause_reading()
+        else:
+            self._backlog += data
+            if len(self._backlog) >= self.server.limits.pipelined:
+                self.connection.pause_reading()
 
     def eof_received(self) -> None:
         self._eof = True
-        if self._is_free:
+        if self._lingering or self._is_free:
             self.connection.close()
 
     def peer_left(self) -> None:
@@ -221,7 +220,9 @@ class HttpProtocol:
             # Behind nothing else: the backlog was empty, or was what the parser has just read.
             self._backlog = self._parser.rest
             self._parser.rest = b""
-        if request.spool is not None and request.body:
+        in_memory = request.body_size - request.spooled
+        self._count_body(in_memory)
+        if (request.spool is not None and request.body) or self._has_too_much(in_memory):
             self._spool(request)
         else:
             self._submit(request)
@@ -267,9 +268,7 @@ class HttpProtocol:
             self._refill(received, limits.body_rate, limits.body_stall)
             in_memory = request.body_size - request.spooled
             self._count_body(in_memory)
-            if in_memory > limits.spool or (
-                in_memory >= SPOOLED_LEAST and self.server.body_memory > limits.spool_memory
-            ):
+            if self._has_too_much(in_memory):
                 self._spool(request)
         elif parser.error is not None:
             self._refuse_error()
@@ -282,6 +281,13 @@ class HttpProtocol:
         """So many bytes of a body are in memory because of this connection."""
         self.server.body_memory += size - self._body_memory
         self._body_memory = size
+
+    def _has_too_much(self, in_memory: int) -> bool:
+        """So much of a body has to go to its file."""
+        server, limits = self.server, self.server.limits
+        return in_memory > limits.spool or (
+            in_memory >= SPOOLED_LEAST and server.body_memory > limits.spool_memory
+        )
 
     def _submit(self, request: Request) -> None:
         server, connection = self.server, self.connection
@@ -498,7 +504,12 @@ class HttpProtocol:
         :param is_sending: the client has not sent all that it has begun.
         """
         connection = self.connection
-        is_sending = is_sending or bool(self._backlog) or self._parser.has_begun
+        connection.flush_gathered()
+        # While a response drains the client may begin to send: a close() with its bytes unread is a
+        # reset, which takes from it what it has not read of the response yet (RFC 9112, 9.6).
+        is_sending = (
+            is_sending or bool(self._backlog) or self._parser.has_begun or connection.buffered > 0
+        )
         self._parser.stop()
         self._backlog = b""
         if connection.buffered:
@@ -521,7 +532,12 @@ class HttpProtocol:
 
     def _linger(self, received: int) -> None:
         self._lingering -= received
-        if self._lingering <= 0:
+        if self._lingering > 0:
+            return
+        if self.connection.buffered:
+            self._lingering = 1
+            self.connection.pause_reading()  # the response first
+        else:
             self.connection.abort()
 
     # -- large bodies

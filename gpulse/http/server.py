@@ -158,6 +158,11 @@ class HttpServer:
     def _speaks_tls(self, listener: socket.socket) -> bool:
         return self._tls is not None and listener.family != socket.AF_UNIX
 
+    def flush(self) -> None:
+        """Send what is gathered; before the process ends."""
+        if self.outbox is not None:
+            self.outbox.flush()
+
     def hurry_idle(self, deadline: float) -> None:
         """While draining: idle connections, and those that only begin, end at ``deadline`` instead
         of their keep-alive's end.

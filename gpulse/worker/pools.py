@@ -64,9 +64,8 @@ class Pool(Protocol):
     queued: int
     """Jobs that wait."""
 
-    @property
-    def detached(self) -> int:
-        """Members that left the bound, see :meth:`detach`."""
+    detached: int
+    """Members that left the bound, see :meth:`detach`."""
 
     def submit(self, job: Job) -> None:
         """Run the job on a member, in the order of submission.  From the hub or a member.
@@ -203,10 +202,7 @@ class GreenletPool(_FileThreads):
         self.busy = 0
         self.alive = 0
         self.queued = 0
-
-    @property
-    def detached(self) -> int:
-        return len(self._away)
+        self.detached = 0
 
     def submit(self, job: Job) -> None:
         is_hub = greenlet.getcurrent() is self._hub
@@ -281,6 +277,7 @@ class GreenletPool(_FileThreads):
         finally:
             self._members.discard(me)
             self._away.discard(me)
+            self.detached = len(self._away)
             self.alive -= 1
             try:
                 self._retire()
@@ -351,6 +348,7 @@ class GreenletPool(_FileThreads):
         member = member or greenlet.getcurrent()
         if member not in self._away:
             self._away.add(member)
+            self.detached = len(self._away)
             member.is_away = True
             self.busy -= 1
             if self.queued:
@@ -391,10 +389,7 @@ class ThreadPool(_FileThreads):
         self.busy = 0
         self.alive = 0
         self.queued = 0
-
-    @property
-    def detached(self) -> int:
-        return len(self._away)
+        self.detached = 0
 
     def submit(self, job: Job) -> None:
         with self._condition:
@@ -445,6 +440,7 @@ class ThreadPool(_FileThreads):
             with self._condition:
                 self.alive -= 1
                 self._away.discard(me)
+                self.detached = len(self._away)
             self._retire()
 
     def cancel(self, job: Job) -> bool:
@@ -502,6 +498,7 @@ class ThreadPool(_FileThreads):
         with self._condition:
             if member not in self._away:
                 self._away.add(member)
+                self.detached = len(self._away)
                 self.busy -= 1
                 if self._queue and self.alive - self.detached < self.size:
                     self._start()

@@ -285,6 +285,7 @@ class Worker:
                 self._log_unfinished()
                 break
             gevent.sleep(0.01 if turn < 50 else 0.05)
+        self.server.flush()
         if self._access_log is not None:
             self._access_log.close()
         self.fanout.close()

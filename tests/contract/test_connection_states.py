@@ -2,6 +2,7 @@
 last response and bytes behind it.  On greenlets and on threads."""
 
 import gc
+import os
 import socket
 import time
 
@@ -117,6 +118,99 @@ class TestLastResponses:
             ahead + 1
         )
         assert answers[-1].closes
+
+    def test_a_long_one_arrives_whole_although_the_client_begins_to_send_while_it_reads(
+        self, serve
+    ):
+        body = b"z" * 5_000_000
+
+        def application(environ, start_response):
+            start_response("200 OK", [("Content-Length", str(len(body)))])
+            return [body]
+
+        site = serve(application)
+        client = site.connect(receive_buffer=16_384)
+        client.send(get("/", "Connection: close"))
+        until(lambda: any(connection.buffered for connection in site.server.connections))
+        gevent.sleep(0.05)
+        client.send(get("/more"))
+        answer = client.read()
+        assert (answer.status, len(answer.body), answer.is_whole) == (200, len(body), True)
+        client.close()
+        until(lambda: not site.server.connections)
+
+    def test_a_response_does_not_wait_for_the_work_of_a_member_that_goes_on(self, serve):
+        """Two members: what one does when it is resumed may take long."""
+        seen = []
+
+        def application(environ, start_response):
+            if environ["PATH_INFO"] == "/long":
+                assert gates[0].wait(5)
+                deadline = time.monotonic() + 0.05
+                while time.monotonic() < deadline:
+                    pass  # computes
+                try:
+                    flags = socket.MSG_PEEK | socket.MSG_DONTWAIT
+                    seen.append(bool(socket.socket.recv(peek, 1, flags)))
+                except BlockingIOError:
+                    seen.append(False)
+            else:
+                gates[0].set()
+            return page(environ, start_response)
+
+        site = serve(application)
+        gates = [site.gate()]
+        long, quick = site.connect(), site.connect()
+        peek = socket.socket(fileno=os.dup(quick.sock.fileno()))
+        try:
+            long.send(get("/long"))
+            until(lambda: site.pool.busy == 1)
+            quick.send(get("/quick"))
+            assert quick.read().body == b"/quick" if not site.pool.is_on_hub else True
+            assert long.read().body == b"/long"
+            if site.pool.is_on_hub:
+                assert seen == [True]
+                assert quick.read().body == b"/quick"
+        finally:
+            peek.close()
+
+    def test_a_write_that_was_kept_does_not_get_into_the_next_response(self, serve):
+        kept = []
+
+        def application(environ, start_response):
+            if environ["PATH_INFO"] == "/kept":
+                write = start_response("200 OK", [])
+                write(b"begun")
+                kept.append(write)
+                return []
+            with pytest.raises(OSError, match="over"):
+                kept[0](b"INJECTED")
+            return page(environ, start_response)
+
+        client = serve(application).connect()
+        client.send(get("/kept"))
+        assert client.read().body == b"begun"
+        client.send(get("/next"))
+        assert client.read().body == b"/next"
+
+
+class TestBodyMemory:
+    def test_bodies_that_wait_for_a_member_are_counted(self, serve):
+        def application(environ, start_response):
+            assert gates[0].wait(5)
+            return page(environ, start_response)
+
+        site = serve(application, size=1)
+        gates = [site.gate()]
+        clients = [site.connect() for _ in range(5)]
+        for client in clients:
+            client.request("POST", "/", b"x" * 50_000)
+        until(lambda: site.pool.queued == 4)
+        assert site.server.body_memory == 250_000
+        gates[0].set()
+        for client in clients:
+            assert client.read().status == 200
+        until(lambda: site.server.body_memory == 0)
 
 
 class TestServersOwnAnswers:

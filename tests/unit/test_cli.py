@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpulse import __version__, arguments, cli, config
+from gpulse.config import Config
 from gpulse.errors import FileError, UsageError
-from gpulse.options import OPTIONS, SETTABLE
+from gpulse.options import BY_NAME, OPTIONS, SETTABLE
 from gpulse.site import VARIABLE, SiteFacts, hand_over, interpreter, take_over
 
 FACTS = SiteFacts("mysite.settings", {"workers": 3}, "mysite.wsgi.application", True)
@@ -275,3 +276,42 @@ def test_a_forged_variable_is_refused(text: str) -> None:
 def test_the_interpreter_keeps_its_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.warnoptions", ["error"])
     assert "-Werror" in interpreter()
+
+
+class TestSurroundings:
+    def check(self, **values):
+        return [str(error) for error in cli.check_surroundings(Config.defaults(**values))]
+
+    def test_folders_that_are_there_are_good(self, tmp_path):
+        assert self.check(spool_directory=str(tmp_path), sendfile_root=(str(tmp_path),)) == []
+
+    def test_folders_that_are_not_are_named(self, tmp_path):
+        (tmp_path / "file").touch()
+        missing, file = tmp_path / "missing", tmp_path / "file"
+        found = self.check(spool_directory=str(missing), sendfile_root=(f"/p={file}",))
+        assert found == [
+            f"--spool-directory {missing}: is no directory",
+            f"--sendfile-root {file}: is no directory",
+        ]
+
+
+@pytest.mark.parametrize(
+    ("values", "rendered"),
+    [
+        ({"trusted_proxies": []}, ["--trusted-proxies="]),
+        ({"trusted_proxies": ["10.0.0.0/8", "unix"]}, None),
+        ({"request_timeout": {"default": 30, "/reports/": 300}}, None),
+        ({"tls_sni": ["a.example=c.pem:k.pem"]}, None),
+        ({"reload": 1}, None),
+        ({"request_id": False}, ["--no-request-id"]),
+        ({"limit_request_body": 2**20}, None),
+    ],
+)
+def test_native_values_are_passed_on_as_arguments_that_mean_the_same(values, rendered):
+    arguments_given = arguments.render(values)
+    if rendered is not None:
+        assert arguments_given == rendered
+    asked = arguments.given(vars(cli.parser().parse_args(arguments_given)))
+    for name, value in values.items():
+        option = BY_NAME[name]
+        assert option.check(asked[name]) == option.check(value)

@@ -144,7 +144,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("request_timeout", "-1", "must be from 0 to 86400 seconds"),
     ("tls_minimum_version", "1.1", "must be 1.2 or 1.3"),
     ("tls_client_certificates", "yes", "must be off, optional or required"),
-    ("live_path", "live", "must be a path such as /-/live, or empty"),
+    ("live_path", "live", "must be a path such as /-/live, or none"),
     (
         "sendfile_root",
         "/",

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpulse import values
+from gpulse.options import BY_NAME
 
 
 def reason(parse: Any, raw: object) -> str:
@@ -135,7 +136,7 @@ class TestUrlPath:
         ],
     )
     def test_refused(self, raw: object) -> None:
-        assert reason(values.url_path, raw) == "must be a path such as /-/live, or empty"
+        assert reason(values.url_path, raw) == "must be a path such as /-/live, or none"
 
 
 class TestServerNames:
@@ -345,7 +346,7 @@ class TestShowPlain:
             ("", "''"),
             ("a b", "'a b'"),
             ("a\nb", r"'a\nb'"),
-            ((), ""),
+            ((), "none"),
             (("a", "b"), "a,b"),
             (["a", 5], "a,5"),
         ],
@@ -366,3 +367,19 @@ def test_a_mode_that_is_shown_is_read_as_the_same(mode: str) -> None:
     value = values.file_mode(mode)
     assert re.fullmatch("[0-7]{3,4}", values.show_mode(value))
     assert values.file_mode(values.show_mode(value)) == value
+
+
+class TestNone:
+    """The word stands for no value where an empty variable would count as not set."""
+
+    @pytest.mark.parametrize("name", ["trusted_proxies", "forwarded_headers"])
+    def test_it_empties_a_list(self, name):
+        option = BY_NAME[name]
+        assert option.check("none") == ()
+        assert option.show(()) == "none"
+
+    @pytest.mark.parametrize("name", ["live_path", "ready_path"])
+    def test_it_turns_a_path_off(self, name):
+        option = BY_NAME[name]
+        assert option.check("none") is None
+        assert option.show(None) == "none"
