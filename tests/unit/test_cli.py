@@ -302,7 +302,7 @@ class TestSurroundings:
         ({"trusted_proxies": ["10.0.0.0/8", "unix"]}, None),
         ({"request_timeout": {"default": 30, "/reports/": 300}}, None),
         ({"tls_sni": ["a.example=c.pem:k.pem"]}, None),
-        ({"reload": 1}, None),
+        ({"reload": True}, ["--reload"]),
         ({"request_id": False}, ["--no-request-id"]),
         ({"limit_request_body": 2**20}, None),
     ],
