@@ -128,6 +128,7 @@ class Connection:
         "_file_away",
         "_finish",
         "_gathered",
+        "_is_over",
         "_out",
         "_reader",
         "_reading",
@@ -168,6 +169,7 @@ class Connection:
         self._drained: Callable[[], None] | None = None
         self._finish = False
         self._gathered = b""
+        self._is_over = False  # the end has begun
         self.held = False
         """A pool member uses the socket: the descriptor stays open until :meth:`release`."""
         self.buffered = 0
@@ -484,7 +486,8 @@ class Connection:
         return self._finish or self.lost
 
     def _end(self) -> None:
-        was_lost, self.lost = self.lost, True
+        is_first, self._is_over = not self._is_over, True
+        self.lost = True
         self.pause_reading()
         self._stop_writing()
         out, self._out = self._out or (), None
@@ -502,7 +505,7 @@ class Connection:
             # Whoever uses the descriptor keeps it open; the peer learns of the end now.
             with contextlib.suppress(OSError):
                 self._sock.shutdown(socket.SHUT_RDWR)
-            if self.held and not was_lost:
+            if self.held and is_first:
                 # Its deadline stays: what the member does may have one, too.
                 peer_left = getattr(self.protocol, "peer_left", None)
                 if peer_left is not None:

@@ -5,11 +5,13 @@ often as one likes: moving it later is a plain store, because the wheel looks at
 only in the bucket where it already lies.  Nothing is ever cancelled.  A deadline fires at most
 ``resolution`` seconds late, never early.
 
-Runs on the hub only; pure but for the calls it makes into the items: time is passed in.
+Runs on the hub only; the wheel is pure but for the calls it makes into the items: time is passed
+in, by its :class:`Turner`.
 """
 
 import math
-from typing import Protocol
+import time
+from typing import Any, Protocol
 
 NEVER = math.inf
 
@@ -80,3 +82,44 @@ class DeadlineWheel:
     def __len__(self) -> int:
         """Entries in the wheel, stale ones included."""
         return sum(map(len, self._buckets.values()))
+
+
+class Turner:
+    """Turns a wheel by a timer of the loop.
+
+    libev calls timers before sockets.  After a hub that was held up, requests that came in time lie
+    unread in the kernel while the deadlines of their connections have passed.  So the wheel is
+    turned behind the sockets of the same turn of the hub; and where the timer itself came late,
+    only at its next time, for the loop takes a bounded number of sockets in one turn.
+
+    :param loop: the hub's loop.
+    """
+
+    __slots__ = ("_loop", "_turned", "_waited", "_watcher", "_wheel")
+
+    def __init__(self, loop: Any, wheel: DeadlineWheel) -> None:
+        self._watcher = loop.timer(wheel.resolution, wheel.resolution)
+        self._turned = time.monotonic()
+        self._waited = False
+
+        self._loop = loop
+        self._wheel = wheel
+
+    def start(self) -> None:
+        self._watcher.start(self._due)
+
+    def stop(self) -> None:
+        self._watcher.stop()
+        self._watcher.close()
+
+    def _due(self) -> None:
+        now = time.monotonic()
+        is_late, self._turned = now - self._turned > 2 * self._wheel.resolution, now
+        if is_late and not self._waited:
+            self._waited = True  # once: a hub that is always late has deadlines, too
+            return
+        self._waited = False
+        self._loop.run_callback(self._turn)
+
+    def _turn(self) -> None:
+        self._wheel.turn(time.monotonic())

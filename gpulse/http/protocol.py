@@ -45,6 +45,8 @@ STOPS = 3
 """How often a request that is over its time is stopped, a second apart, before it is given up: it
 may catch what stops it."""
 
+CLIENT_LEFT = 499
+"""The status in the access log of a request whose client left before it ran (nginx's)."""
 SPOOLED_LEAST = 65_536
 """Bytes of a body that stay in memory even where the worker has too many in memory: a file for less
 would cost more than it spares."""
@@ -163,6 +165,9 @@ class HttpProtocol:
         if exchange is not None and not exchange.started and self.server.pool.cancel(exchange):
             # Nobody waits for it: another takes its place in the queue.
             self._forget(exchange)
+            self.server.refused(
+                CLIENT_LEFT, self.connection.peer, "the client left", is_logged=False
+            )
 
     def connection_lost(self) -> None:
         self._backlog = b""  # the wheel keeps this object until it next looks at it

@@ -81,7 +81,7 @@ class Worker:
         from gevent import get_hub
         from gevent.event import Event
 
-        from gpulse.connection.timers import DeadlineWheel
+        from gpulse.connection.timers import DeadlineWheel, Turner
         from gpulse.connection.tlscontext import build_context
         from gpulse.http.accesslog import AccessLog
         from gpulse.http.limits import Limits
@@ -111,6 +111,7 @@ class Worker:
         )
         self.pool: Pool = pool_class(config.pool_size, close_database_connections)
         self.wheel = DeadlineWheel(time.monotonic())
+        self._turner = Turner(self._loop, self.wheel)
         self.store = store.open_store(
             handover.store_url, config.pulse_app_name, config.workers, self.pool.call_hub
         )
@@ -163,7 +164,7 @@ class Worker:
         self._on_signal(signal.SIGINT, self._stop_quickly)
         self._on_signal(signal.SIGQUIT, self._stop_quickly)
         self._on_signal(signal.SIGUSR1, self._reopen_logs)
-        self._every(self.wheel.resolution, self._turn_wheel)
+        self._turner.start()
         self._every(TICK, self._tick)
         orphaned = self._loop.async_()
         orphaned.start(self._orphaned)
@@ -203,9 +204,6 @@ class Worker:
         timer = self._loop.timer(seconds, seconds)
         timer.start(call)
         self._watchers.append(timer)
-
-    def _turn_wheel(self) -> None:
-        self.wheel.turn(time.monotonic())
 
     def _tick(self) -> None:
         now = time.monotonic()

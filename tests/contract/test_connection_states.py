@@ -97,6 +97,49 @@ class TestClientsThatAreGone:
         assert (first.read().body, last.read().body) == (b"/first", b"/last")
         assert ran == ["/first", "/last"]
 
+    def test_its_line_in_the_access_log_says_so(self, serve):
+        def application(environ, start_response):
+            assert gates[0].wait(5)
+            return page(environ, start_response)
+
+        site = serve(application, size=1)
+        gates = [site.gate()]
+        first, gone = site.connect(), site.connect()
+        first.send(get("/first"))
+        until(lambda: site.pool.busy == 1)
+        gone.send(get("/gone"))
+        until(lambda: site.pool.queued == 1)
+        gone.reset()
+        until(lambda: any(" 499 " in line for line in site.lines))
+        gates[0].set()
+        assert first.read().body == b"/first"
+
+
+class TestAHubThatWasHeldUp:
+    def test_requests_that_came_in_time_are_answered(self, serve):
+        """Their bytes are in the kernel when the deadlines of their idle connections pass."""
+
+        def application(environ, start_response):
+            if environ["PATH_INFO"] == "/compute":
+                for plain in plains:
+                    plain.sendall(get("/late"))
+                time.sleep(0.8)  # in a greenlet this holds up the hub
+            return page(environ, start_response)
+
+        site = serve(application, keep_alive=0.4)
+        clients = [site.connect() for _ in range(12)]
+        for client in clients:
+            client.send(get("/"))
+            assert client.read().status == 200
+        plains = [socket.socket(fileno=os.dup(client.sock.fileno())) for client in clients[1:]]
+        try:
+            clients[0].send(get("/compute"))
+            assert clients[0].read().body == b"/compute"
+            assert [client.read().body for client in clients[1:]] == [b"/late"] * 11
+        finally:
+            for plain in plains:
+                plain.close()
+
 
 class TestLastResponses:
     @pytest.mark.parametrize("ahead", [0, 1, 3])

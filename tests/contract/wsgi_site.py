@@ -17,7 +17,7 @@ from websockets.protocol import CLIENT, OPEN
 from websockets.protocol import Protocol as WireProtocol
 
 from gpulse.config import Config
-from gpulse.connection.timers import DeadlineWheel
+from gpulse.connection.timers import DeadlineWheel, Turner
 from gpulse.http.accesslog import AccessLog
 from gpulse.http.limits import Limits
 from gpulse.http.server import HttpServer
@@ -94,8 +94,8 @@ class Site:
             self.listener = socket.create_server(str(path), family=socket.AF_UNIX)
         self.listener.setblocking(False)
         self.address = self.listener.getsockname()
-        self.timer = loop.timer(RESOLUTION, RESOLUTION)
-        self.timer.start(lambda: self.wheel.turn(time.monotonic()))
+        self.turner = Turner(loop, self.wheel)
+        self.turner.start()
         self.server.listen([self.listener])
 
     def connect(self, receive_buffer=None):
@@ -130,8 +130,7 @@ class Site:
         until(self.is_quiet)
         self.server.stop_accepting()
         self.listener.close()
-        self.timer.stop()
-        self.timer.close()
+        self.turner.stop()
 
 
 @dataclass
