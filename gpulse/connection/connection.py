@@ -59,7 +59,12 @@ _READ, _WRITE = 1, 2  # libev's EV_READ and EV_WRITE
 
 
 class Protocol(TypingProtocol):
-    """What a connection speaks.  All methods are called on the hub."""
+    """What a connection speaks.  All methods are called on the hub.
+
+    A protocol may also have ``write_progressed()``: the kernel took something of what is buffered;
+    ``output_stalled()``: it did not take all of a gathered response; ``peer_left()``: the
+    connection is lost and still held.
+    """
 
     def data_received(self, data: bytes) -> None:
         """1 to READ_SIZE bytes arrived."""
@@ -93,7 +98,7 @@ class _Gone:
 _GONE = _Gone()
 
 
-class _FileInBuffer:
+class FileInBuffer:
     """The rest of a file that is being sent; as long as its bytes."""
 
     __slots__ = ("fd", "left", "offset", "run")
@@ -164,7 +169,7 @@ class Connection:
         self._reading = False
         self._writer: Any = None
         # Made when it is needed: an empty deque is 760 bytes, and most connections are idle.
-        self._out: deque[bytes | memoryview | _FileInBuffer] | None = None
+        self._out: deque[bytes | memoryview | FileInBuffer] | None = None
         self._file_away = False  # a file thread uses the socket
         self._drained: Callable[[], None] | None = None
         self._finish = False
@@ -300,13 +305,13 @@ class Connection:
         """
         if self._gathered:
             self.flush_gathered()
-        piece = _FileInBuffer(fd, offset, size, run)
+        piece = FileInBuffer(fd, offset, size, run)
         if self.lost:
             piece.close()
         else:
             self._append(piece)
 
-    def _append(self, piece: "bytes | memoryview | _FileInBuffer") -> None:
+    def _append(self, piece: "bytes | memoryview | FileInBuffer") -> None:
         if self._out is None:
             self._out = deque()
         self._out.append(piece)
@@ -320,7 +325,7 @@ class Connection:
         out = self._out
         while out:
             data = out[0]
-            if type(data) is _FileInBuffer:
+            if type(data) is FileInBuffer:
                 self._stop_writing()
                 self._file_away = True
                 data.run(self._send_from_file, (data,), self._sent_from_file, data)
@@ -360,12 +365,12 @@ class Connection:
         if self._finish and not self.buffered:
             self._end()
 
-    def _send_from_file(self, piece: _FileInBuffer) -> int:
+    def _send_from_file(self, piece: FileInBuffer) -> int:
         """On a file thread: the bytes sent; 0 at the end of the file."""
         return os.sendfile(self._sock.fileno(), piece.fd, piece.offset, min(piece.left, FILE_STEP))
 
     def _sent_from_file(
-        self, piece: _FileInBuffer, sent: int | None, error: BaseException | None
+        self, piece: FileInBuffer, sent: int | None, error: BaseException | None
     ) -> None:
         self._file_away = False
         if self.lost:
@@ -423,7 +428,7 @@ class Connection:
         while self._out is not None and len(self._out) > 1:
             piece = self._out.pop()
             dropped += len(piece)
-            if type(piece) is _FileInBuffer:
+            if type(piece) is FileInBuffer:
                 piece.close()
         self.buffered -= dropped
         return dropped
@@ -493,7 +498,7 @@ class Connection:
         out, self._out = self._out or (), None
         for place, piece in enumerate(out):
             # That of the file thread is closed when the thread is done with it.
-            if type(piece) is _FileInBuffer and not (self._file_away and place == 0):
+            if type(piece) is FileInBuffer and not (self._file_away and place == 0):
                 piece.close()
         self.buffered = 0
         if self._drained is not None:

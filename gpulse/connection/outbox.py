@@ -2,7 +2,9 @@
 
 Each send wakes the process that waits for it, which on a busy machine costs as much as a small
 request: measured with 50 busy connections, gathering takes a sixth to a third off the CPU time of a
-request.  A response waits GATHER seconds and the slice of work that is under way then, at the most.
+request.  It is done only while no other member of the pool is within a job, for what one does when
+it is resumed in the same turn may take long.  So a response waits GATHER seconds and one slice of
+new work at the most.
 After a slice that took longer than SLOW, responses are sent as they come for PAUSES times as long:
 where slow work is frequent nobody waits for it, and where it is rare few do.
 

@@ -35,15 +35,12 @@ class DeadlineWheel:
     :param resolution: seconds; how late a deadline may fire.
     """
 
-    __slots__ = ("_buckets", "_next", "now", "resolution")
+    __slots__ = ("_buckets", "_next", "resolution")
 
     def __init__(self, now: float, resolution: float = 0.25) -> None:
         self.resolution = resolution
         self._buckets: dict[int, list[Timed]] = {}
         self._next = self._bucket(now)
-        self.now = now + resolution
-        """Monotonic seconds as a clock that costs nothing: never behind, at most ``resolution``
-        ahead while the wheel is turned in time."""
 
     def _bucket(self, moment: float) -> int:
         return int(moment / self.resolution) + 1
@@ -62,7 +59,6 @@ class DeadlineWheel:
     def turn(self, now: float) -> int:
         """Fire what is due; returns how many deadlines passed."""
         fired = 0
-        self.now = now + self.resolution
         last = int(now / self.resolution)
         while self._next <= last:
             bucket = self._next

@@ -42,7 +42,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from gpulse.connection.connection import READ_SIZE, READS, Connection, _FileInBuffer
+from gpulse.connection.connection import READ_SIZE, READS, Connection, FileInBuffer
 from gpulse.connection.outbox import Outbox
 from gpulse.connection.timers import NEVER
 from gpulse.connection.tlscontext import reason
@@ -93,7 +93,7 @@ class TlsConnection(Connection):
         self._outgoing: Any = None
         self._unread: bytes | memoryview = b""
         # Made when it is needed, as the base's buffer.
-        self._behind: list[bytes | memoryview | _FileInBuffer] | None = None
+        self._behind: list[bytes | memoryview | FileInBuffer] | None = None
         self._answers = 0
         self._ended = False  # the peer's close_notify came
         self._goodbye = False  # ours is out, or will be behind a file
@@ -304,13 +304,13 @@ class TlsConnection(Connection):
 
     def send_file(self, fd: int, offset: int, size: int, run: Callable[..., None]) -> None:
         """As the base's; see the module's text."""
-        piece = _FileInBuffer(fd, offset, size, run)
+        piece = FileInBuffer(fd, offset, size, run)
         if self._goodbye:
             piece.close()
         else:
             self._put_file(piece)
 
-    def _put_file(self, piece: _FileInBuffer) -> None:
+    def _put_file(self, piece: FileInBuffer) -> None:
         if self.lost:
             piece.close()
         elif self._file_waits:
@@ -321,22 +321,22 @@ class TlsConnection(Connection):
     @property
     def _file_waits(self) -> bool:
         """The last thing in the buffer is a file that is not yet encrypted to its end."""
-        return bool(self._out) and type(self._out[-1]) is _FileInBuffer  # type: ignore[index]
+        return bool(self._out) and type(self._out[-1]) is FileInBuffer  # type: ignore[index]
 
-    def _put_behind(self, piece: "bytes | memoryview | _FileInBuffer") -> None:
+    def _put_behind(self, piece: "bytes | memoryview | FileInBuffer") -> None:
         if self._behind is None:
             self._behind = []
         self._behind.append(piece)
         self.buffered += len(piece)
 
-    def _send_from_file(self, piece: _FileInBuffer) -> Any:
+    def _send_from_file(self, piece: FileInBuffer) -> Any:
         """On a file thread: the next block; empty at the end of the file.
 
         Only the file is used there, not the SSL object and not the socket.
         """
         return os.pread(piece.fd, min(piece.left, FILE_BLOCK), piece.offset)
 
-    def _sent_from_file(self, piece: _FileInBuffer, sent: Any, error: BaseException | None) -> None:
+    def _sent_from_file(self, piece: FileInBuffer, sent: Any, error: BaseException | None) -> None:
         """``sent`` is the block."""
         self._file_away = False
         if self.lost:
@@ -364,7 +364,7 @@ class TlsConnection(Connection):
         behind, self._behind = self._behind or [], None
         self.buffered -= sum(map(len, behind))
         for piece in behind:
-            if type(piece) is _FileInBuffer:
+            if type(piece) is FileInBuffer:
                 self._put_file(piece)
             else:
                 self._write(piece)  # type: ignore[arg-type]
@@ -406,7 +406,7 @@ class TlsConnection(Connection):
         self._unread = b""
         behind, self._behind = self._behind, None
         for piece in behind or ():
-            if type(piece) is _FileInBuffer:
+            if type(piece) is FileInBuffer:
                 piece.close()
         super()._end()
 

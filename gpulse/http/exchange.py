@@ -14,6 +14,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from gpulse.connection.connection import HIGH_WATER, Protocol
@@ -26,6 +27,7 @@ from gpulse.http.response import (
     Headers,
     Response,
     ResponseError,
+    encode_head,
     interim_head,
     plain_response,
 )
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
 
 GIVEN_UP = "503 Service Unavailable"
 
-_NO_ENVIRON: dict[str, Any] = {}
+_NO_ENVIRON: Any = MappingProxyType({})
+"""Shared by all exchanges that have not begun or have ended."""
 
 FILE_IN_MEMORY = 65_536
 """Bytes of a file that are read at once, and sent together with the head."""
@@ -101,7 +104,7 @@ class Exchange:
         self.server = protocol.server
         self.request = request
         self.keep_alive = keep_alive
-        self.environ = _NO_ENVIRON
+        self.environ: dict[str, Any] = _NO_ENVIRON
         """Empty before and after."""
         self.request_id = ""
         self.response: Response | None = None
@@ -125,7 +128,7 @@ class Exchange:
         self.abandoned = False
         """The client has its answer from the hub, and the connection is no longer ours."""
         self.given_up = ""
-        """The header lines for the answer of an exchange that was abandoned."""
+        """The header lines for the answer of an exchange that is not to end by itself."""
         self._stopped = False
 
     def __str__(self) -> str:
@@ -148,7 +151,7 @@ class Exchange:
         try:
             is_answered = self._handle()
         finally:
-            if self.server.outbox is not None:  # greenlets: this is the hub's thread
+            if self.server.pool.is_on_hub:
                 self._protocol.exchange_ended(self, is_answered)
             else:
                 self.server.pool.call_hub(self._protocol.exchange_ended, self, is_answered)
@@ -441,12 +444,20 @@ class Exchange:
         except IndexError:
             return False
         self.abandoned = True
-        # What the log shows; the member has the application's response, which nobody will get.
+        self.give_up(GIVEN_UP)
+        return True
+
+    def give_up(self, status: str) -> None:
+        """Have this status in the log; a member that runs keeps the application's response, which
+        nobody will get."""
         response = self.response
         self.given_up = response.common if response is not None else self.server.common
         self.response = Response(self.request, self.send, self.given_up, keep_alive=False)
-        self.response.status = GIVEN_UP
-        return True
+        self.response.status = status
+        if not self.environ:  # it never began
+            base, peer = self._protocol.base_environ, self._connection.peer
+            self.environ = request_environ(self.request, base, peer)
+            self.server.trust.apply(self.environ, self._connection.speaker)
 
 
 def _begun(result: Iterable[bytes]) -> Iterable[bytes]:
@@ -478,9 +489,6 @@ class Upgrade:
         count = 1
         for name, value in [*self.headers, *application_headers]:
             if name.lower() not in ("content-type", "content-length"):
-                lines.append(f"{name}: {value}\r\n")
+                lines += (name, ": ", value, "\r\n")
                 count += 1
-        text = "".join(lines)
-        if text.count("\n") != count or text.count("\r") != count or "\0" in text:
-            raise ResponseError("a header has CR, LF or NUL in it")
-        return (text + common + "\r\n").encode("latin-1")
+        return encode_head(lines, count, common)

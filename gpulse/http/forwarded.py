@@ -101,8 +101,6 @@ class Trust:
             headers as they came; changed in place.
         :param peer: whose word the headers are, as for :meth:`is_trusted`.
         """
-        if environ.keys().isdisjoint(KEYS):
-            return
         trusted = self._proxies.is_trusted(peer)
         removed = self._removed if trusted else KEYS
         if not environ.keys().isdisjoint(removed):

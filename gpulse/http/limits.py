@@ -42,8 +42,8 @@ class Limits:
     """Unparsed bytes kept while a request runs, beside the last read: then reading stops until the
     response is out."""
     linger: float = 2.0
-    """After an error: how long the rest of the request is read and thrown away, so that the client
-    sees the answer and not a reset (RFC 9112, 9.6)."""
+    """Before a close with the client's bytes on the way: how long these are read and thrown away,
+    so that the client sees the last response and not a reset (RFC 9112, 9.6)."""
     linger_bytes: int = 65_536
     """How much is read so; an endless upload is cut off."""
 

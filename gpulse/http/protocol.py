@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from gpulse.connection.connection import Connection
 from gpulse.connection.timers import NEVER
-from gpulse.http.exchange import Exchange, Upgrade
+from gpulse.http.exchange import GIVEN_UP, Exchange, Upgrade
 from gpulse.http.parser import RequestParser
 from gpulse.http.request import Request
 from gpulse.http.response import plain_response
@@ -45,8 +45,8 @@ STOPS = 3
 """How often a request that is over its time is stopped, a second apart, before it is given up: it
 may catch what stops it."""
 
-CLIENT_LEFT = 499
-"""The status in the access log of a request whose client left before it ran (nginx's)."""
+CLIENT_LEFT = "499 Client Left"
+"""In the access log: a request whose client left before it ran (nginx's status)."""
 SPOOLED_LEAST = 65_536
 """Bytes of a body that stay in memory even where the worker has too many in memory: a file for less
 would cost more than it spares."""
@@ -165,9 +165,8 @@ class HttpProtocol:
         if exchange is not None and not exchange.started and self.server.pool.cancel(exchange):
             # Nobody waits for it: another takes its place in the queue.
             self._forget(exchange)
-            self.server.refused(
-                CLIENT_LEFT, self.connection.peer, "the client left", is_logged=False
-            )
+            exchange.give_up(CLIENT_LEFT)
+            self.server.refused(exchange)
 
     def connection_lost(self) -> None:
         self._backlog = b""  # the wheel keeps this object until it next looks at it
@@ -238,7 +237,7 @@ class HttpProtocol:
         if connection.lost or self._spooling or self._exchange is not None:
             return
         # Counted from the last response: empty lines that come later do not move it.
-        deadline = connection.wheel.now + self.server.keep_alive
+        deadline = time.monotonic() + self.server.keep_alive
         if connection.wheel_bucket and deadline >= connection.deadline:
             connection.deadline = deadline  # as the wheel would do, and the usual case
         else:
@@ -302,8 +301,9 @@ class HttpProtocol:
             return
         pool = server.pool
         if pool.queued >= server.limits.queue:
-            request.discard_body()
-            self.refuse(503, "the queue of the pool is full", is_head=request.method == "HEAD")
+            self._refuse_exchange(
+                Exchange(self, request, keep_alive=False), "the queue of the pool is full"
+            )
             return
         self._head_begun = False
         self.served += 1
@@ -350,11 +350,7 @@ class HttpProtocol:
                 connection.set_deadline(min(due, now + server.first_look))
             elif server.pool.cancel(exchange):
                 self._forget(exchange)
-                self.refuse(
-                    503,
-                    "no pool member became free in time",
-                    is_head=exchange.request.method == "HEAD",
-                )
+                self._refuse_exchange(exchange, "no pool member became free in time")
             else:
                 connection.set_deadline(now + 0.1)  # a thread is taking it at this moment
             return
@@ -389,14 +385,21 @@ class HttpProtocol:
             return
         # From here on the member may not write; so nobody uses the descriptor but the hub.
         self.connection.release()
-        if self.server.access_log is not None:
-            self.server.access_log.write_exchange(exchange)
-        self.refuse(
-            503,
-            "the application did not answer in time",
-            exchange.given_up,
-            is_head=exchange.request.method == "HEAD",
-        )
+        self._answer_refused(exchange, "the application did not answer in time")
+
+    def _refuse_exchange(self, exchange: Exchange, reason: str) -> None:
+        """Answer a request that is not to run with 503, and close."""
+        exchange.request.discard_body()
+        self._count_body(0)
+        exchange.give_up(GIVEN_UP)
+        self._answer_refused(exchange, reason)
+
+    def _answer_refused(self, exchange: Exchange, reason: str) -> None:
+        """Answer in place of an exchange that was given up; its line tells the request."""
+        self.server.refused(exchange)
+        if not self.connection.lost:
+            is_head = exchange.request.method == "HEAD"
+            self._write_refusal(503, reason, exchange.given_up, is_head=is_head)
 
     def exchange_ended(self, exchange: Exchange, is_answered: bool) -> None:
         """The response is out or buffered, or nothing more can be done for the client."""
@@ -485,19 +488,17 @@ class HttpProtocol:
         assert error is not None
         self.refuse(error.status, error.reason)
 
-    def refuse(self, status: int, reason: str, common: str = "", *, is_head: bool = False) -> None:
-        """Answer with an error of the server's own and close.
-
-        :param common: the header lines of an exchange that the access log has already.
-        :param is_head: the request was a HEAD, whose answer has no body.
-        """
+    def refuse(self, status: int, reason: str) -> None:
+        """Answer what is no request with an error of the server's own, and close."""
         server, connection = self.server, self.connection
-        if connection.lost:
-            return
+        if not connection.lost:
+            server.refused_unread(status, connection.peer, reason)
+            self._write_refusal(status, reason, server.common, is_head=False)
+
+    def _write_refusal(self, status: int, reason: str, common: str, *, is_head: bool) -> None:
+        connection = self.connection
         line = _REASONS[status]
         log.debug("%s: %s (%s)", connection.peer, line, reason)
-        server.refused(status, connection.peer, reason, is_logged=bool(common))
-        common = common or server.common
         connection.write(
             plain_response(line, False, common, _EXTRA.get(status, ""), is_head=is_head)
         )

@@ -269,7 +269,7 @@ class Response:
         elif request.is_http_1_0:
             lines.append("Connection: keep-alive\r\n")
             count += 1
-        return _encode(lines, count, self.common)
+        return encode_head(lines, count, self.common)
 
     def _is_sent(self, name: str, value: str) -> bool:
         """Take notice of a field that concerns us; True if it is sent as it is.
@@ -323,7 +323,7 @@ def _check_status(status: str) -> None:
         _statuses.add(status)
 
 
-def _encode(lines: Iterable[str], count: int, common: str) -> bytes:
+def encode_head(lines: Iterable[str], count: int, common: str) -> bytes:
     """Lines of a head as bytes, with ``common`` and an empty line behind them.
 
     :param count: the line ends that ``lines`` should have.
@@ -347,7 +347,7 @@ def interim_head(status: str, headers: Headers) -> bytes:
         if type(name) is not str or not _NAME.fullmatch(name) or name.lower() in _NOT_INTERIM:
             raise ResponseError(f"{name!r} is no field of an interim response")
         lines += (name, ": ", value, "\r\n")
-    return _encode(lines, len(headers) + 1, "")
+    return encode_head(lines, len(headers) + 1, "")
 
 
 def _single(pieces: Iterable[bytes]) -> int:

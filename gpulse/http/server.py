@@ -183,11 +183,15 @@ class HttpServer:
         kind = TlsConnection if self._speaks_tls(listener) else Connection
         connection = kind(self.loop, sock, peer, listener, self.wheel, self._connection_closed)
         self.connections.add(connection)
-        if not self.config.proxy_protocol:
-            self._begin(connection, b"")
-        elif not self._await_proxy_header(connection):
-            return
-        connection.resume_reading()
+        try:
+            if not self.config.proxy_protocol:
+                self._begin(connection, b"")
+            elif not self._await_proxy_header(connection):
+                return
+            connection.resume_reading()
+        except Exception:
+            connection.abort()  # or it would be counted for ever
+            raise
         if len(self.connections) >= self.limits.connections:
             self._pause_accepting()
 
@@ -272,10 +276,16 @@ class HttpServer:
             return "503 Service Unavailable"
         return "200 OK"
 
-    def refused(self, status: int, peer: Any, reason: str, *, is_logged: bool) -> None:
-        """Count a refusal of the server's own."""
+    def refused(self, exchange: Exchange) -> None:
+        """Count and log a request that gets an answer of the server's own instead of running."""
         self.refusals += 1
-        if self.access_log is not None and not is_logged:
+        if self.access_log is not None:
+            self.access_log.write_exchange(exchange)
+
+    def refused_unread(self, status: int, peer: Any, reason: str) -> None:
+        """Count and log what could not be read as a request."""
+        self.refusals += 1
+        if self.access_log is not None:
             self.access_log.write_refusal(status, peer_text(peer), reason)
 
     def connection_refused(self, reason: str) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from gpulse import logs, store
 from gpulse.config import Config
+from gpulse.errors import FileError, StoreError
 from gpulse.handover import Handover
 from gpulse.scoreboard import Cell, SlotBoard, WorkerState
 
@@ -233,8 +234,6 @@ class Worker:
 
     def _try_store(self) -> None:
         """At first boot, once: one line if the store does not answer; pages are served anyway."""
-        from gpulse.errors import StoreError
-
         if not self.handover.store_url:
             return
         try:
@@ -258,8 +257,6 @@ class Worker:
         self._stopped.set()
 
     def _reopen_logs(self) -> None:
-        from gpulse.errors import FileError
-
         for writer in self._writers:
             try:
                 writer.reopen()

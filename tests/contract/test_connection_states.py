@@ -140,6 +140,38 @@ class TestAHubThatWasHeldUp:
             for plain in plains:
                 plain.close()
 
+    def test_the_keep_alive_time_counts_from_the_response(self, serve):
+        def application(environ, start_response):
+            if environ["PATH_INFO"] == "/compute":
+                time.sleep(0.8)
+            return page(environ, start_response)
+
+        client = serve(application, keep_alive=0.5).connect()
+        client.send(get("/compute"))
+        assert client.read().body == b"/compute"
+        gevent.sleep(0.15)
+        client.send(get("/next"))
+        assert client.read().body == b"/next"
+
+
+class TestRefusals:
+    def test_a_request_that_finds_the_queue_full_is_in_the_log_with_its_address(self, serve):
+        def application(environ, start_response):
+            assert gates[0].wait(5)
+            return page(environ, start_response)
+
+        site = serve(application, size=1, max_queued=1)
+        gates = [site.gate()]
+        clients = [site.connect() for _ in range(3)]
+        for number, client in enumerate(clients):
+            client.send(get(f"/{number}", "User-Agent: me"))
+            until(lambda number=number: site.pool.busy + site.pool.queued >= min(number + 1, 2))
+        assert clients[2].read().status == 503
+        until(lambda: any('"GET /2 HTTP/1.1" 503' in line for line in site.lines))
+        assert any('"me"' in line for line in site.lines)
+        gates[0].set()
+        assert [client.read().status for client in clients[:2]] == [200, 200]
+
 
 class TestLastResponses:
     @pytest.mark.parametrize("ahead", [0, 1, 3])
