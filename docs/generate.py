@@ -48,6 +48,7 @@ BOUNDED = (
         (
             "http.parser",
             "http.protocol",
+            "http.spool",
             "http.response",
             "http.exchange",
             "http.files",

@@ -4,7 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from pulse import Pulse, start_chat
+
+# Time says nothing on a machine that does other things, too.
+settings.register_profile("gpulse", deadline=None)
+settings.load_profile("gpulse")
 
 
 @pytest.fixture

@@ -13,24 +13,25 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from gpulse.connection.connection import HIGH_WATER, Protocol
+from gpulse.connection.connection import HIGH_WATER
 from gpulse.http.accelerate import FileRoots, chosen_range, open_file, range_is_wanted
+from gpulse.http.endings import ClientGone, Refusal, RequestTimeout
 from gpulse.http.environ import request_environ
 from gpulse.http.files import FileWrapper
 from gpulse.http.forwarded import KEYS as FORWARDING
+from gpulse.http.refusals import plain_response
 from gpulse.http.request import Request
 from gpulse.http.response import (
     Headers,
     Response,
     ResponseError,
-    encode_head,
     interim_head,
-    plain_response,
 )
+from gpulse.http.upgrade import Upgrade
 
 if TYPE_CHECKING:
     from gpulse.http.protocol import HttpProtocol
@@ -44,32 +45,6 @@ FILE_IN_MEMORY = 65_536
 """Bytes of a file that are read at once, and sent together with the head."""
 
 log = logging.getLogger("gpulse.http")
-
-
-class ClientGone(OSError):  # noqa: N818 - an event, not a fault
-    """The client closed the connection; there is nobody to write to."""
-
-
-class Refusal(BaseException):
-    """Raised beneath the application to answer with a plain response of the server's own.
-
-    No Exception, for a framework would catch that and answer 500 with a traceback in the log.
-
-    :param status: the status code.
-    :param reason: one line for the client.
-    """
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(status, reason)
-        self.status = status
-        self.reason = reason
-
-
-class RequestTimeout(Refusal):
-    """Raised in the application when its request is over its time."""
-
-    def __init__(self) -> None:
-        super().__init__(503, "Service Unavailable")
 
 
 class Exchange:
@@ -405,7 +380,7 @@ class Exchange:
             pass
         self._queued = 0
 
-    def switch(self, upgrade: "Upgrade") -> None:
+    def switch(self, upgrade: Upgrade) -> None:
         """Leave HTTP now, while the application still runs: for code that loops over a WebSocket.
 
         :raises ClientGone: the client left before, or has begun to read an HTTP response.
@@ -465,30 +440,3 @@ def _begun(result: Iterable[bytes]) -> Iterable[bytes]:
     pieces = iter(result)
     first = next(pieces, b"")
     return itertools.chain((first,), pieces)
-
-
-class Upgrade:
-    """An accepted handshake.
-
-    :param headers: the fields of the 101 response that the handshake decides.
-    :param open_protocol: called on the hub with the connection and the bytes that followed the
-        handshake; returns what the connection speaks from now on.
-    """
-
-    __slots__ = ("headers", "open_protocol")
-
-    def __init__(
-        self, headers: Iterable[tuple[str, str]], open_protocol: Callable[[Any, bytes], Protocol]
-    ) -> None:
-        self.headers = list(headers)
-        self.open_protocol = open_protocol
-
-    def head(self, common: str, application_headers: Headers) -> bytes:
-        """The 101 response; cookies and such that the view's middleware set go along."""
-        lines = ["HTTP/1.1 101 Switching Protocols\r\n"]
-        count = 1
-        for name, value in [*self.headers, *application_headers]:
-            if name.lower() not in ("content-type", "content-length"):
-                lines += (name, ": ", value, "\r\n")
-                count += 1
-        return encode_head(lines, count, common)

@@ -24,17 +24,17 @@ One request at a time is taken from a connection; what is pipelined behind it wa
 """
 
 import logging
-import os
-import tempfile
 import time
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from gpulse.connection.connection import Connection
 from gpulse.connection.timers import NEVER
-from gpulse.http.exchange import GIVEN_UP, Exchange, Upgrade
+from gpulse.http import spool
+from gpulse.http.exchange import GIVEN_UP, Exchange
 from gpulse.http.parser import RequestParser
+from gpulse.http.refusals import plain_response, refusal
 from gpulse.http.request import Request
-from gpulse.http.response import plain_response
+from gpulse.http.upgrade import Upgrade
 
 if TYPE_CHECKING:
     from gpulse.http.server import HttpServer
@@ -47,27 +47,6 @@ may catch what stops it."""
 
 CLIENT_LEFT = "499 Client Left"
 """In the access log: a request whose client left before it ran (nginx's status)."""
-SPOOLED_LEAST = 65_536
-"""Bytes of a body that stay in memory even where the worker has too many in memory: a file for less
-would cost more than it spares."""
-
-_REASONS = {
-    400: "400 Bad Request",
-    405: "405 Method Not Allowed",
-    408: "408 Request Timeout",
-    413: "413 Content Too Large",
-    414: "414 URI Too Long",
-    417: "417 Expectation Failed",
-    431: "431 Request Header Fields Too Large",
-    501: "501 Not Implemented",
-    503: "503 Service Unavailable",
-    505: "505 HTTP Version Not Supported",
-    507: "507 Insufficient Storage",
-}
-_EXTRA = {
-    405: "Allow: DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT\r\n",
-    503: "Retry-After: 1\r\n",
-}
 
 
 class HttpProtocol:
@@ -290,7 +269,7 @@ class HttpProtocol:
         """So much of a body has to go to its file."""
         server, limits = self.server, self.server.limits
         return in_memory > limits.spool or (
-            in_memory >= SPOOLED_LEAST and server.body_memory > limits.spool_memory
+            in_memory >= spool.LEAST and server.body_memory > limits.spool_memory
         )
 
     def _submit(self, request: Request) -> None:
@@ -497,11 +476,8 @@ class HttpProtocol:
 
     def _write_refusal(self, status: int, reason: str, common: str, *, is_head: bool) -> None:
         connection = self.connection
-        line = _REASONS[status]
-        log.debug("%s: %s (%s)", connection.peer, line, reason)
-        connection.write(
-            plain_response(line, False, common, _EXTRA.get(status, ""), is_head=is_head)
-        )
+        log.debug("%s: %d (%s)", connection.peer, status, reason)
+        connection.write(refusal(status, common, is_head=is_head))
         self._close(is_sending=True)
 
     def _close(self, *, is_sending: bool = False) -> None:
@@ -557,15 +533,15 @@ class HttpProtocol:
         self.connection.set_deadline(NEVER)
         directory = self.server.limits.spool_directory
         self.server.pool.in_file_thread(
-            _append, (request.spool, pieces, directory), self._spooled, request
+            spool.append, (request.spool, pieces, directory), self._spooled, request
         )
 
     def _spooled(
-        self, request: Request, spool: BinaryIO | None, error: BaseException | None
+        self, request: Request, file: BinaryIO | None, error: BaseException | None
     ) -> None:
         self._spooling = False
-        if spool is not None:
-            request.spool = spool
+        if file is not None:
+            request.spool = file
         if self.connection.lost:
             request.discard_body()
             self._parser.stop()
@@ -579,26 +555,3 @@ class HttpProtocol:
             self._bucket = time.monotonic() + self.server.limits.body_stall
             self.connection.set_deadline(self._bucket)
             self._advance()
-
-
-def _append(spool: BinaryIO | None, pieces: list[bytes], directory: str | None) -> BinaryIO:
-    """On a file thread; leaves the file at its beginning, for whoever reads it."""
-    if spool is None:
-        spool = tempfile.TemporaryFile(  # noqa: SIM115 - closed by the exchange
-            prefix="gpulse-body-", dir=directory
-        )
-    try:
-        spool.seek(0, os.SEEK_END)
-        spool.writelines(pieces)
-        spool.seek(0)
-    except OSError:
-        spool.close()
-        raise
-    return spool
-
-
-def peer_text(peer: Any) -> str:
-    """A peer's address for a log line."""
-    if isinstance(peer, tuple):
-        return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
-    return "unix"

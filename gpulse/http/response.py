@@ -367,19 +367,3 @@ def _without(common: str, name: str) -> str:
     return "".join(
         line for line in common.splitlines(keepends=True) if not line.lower().startswith(name + ":")
     )
-
-
-def plain_response(
-    status: str, keep_alive: bool, common: str, extra: str = "", *, is_head: bool = False
-) -> bytes:
-    """A whole text/plain response of the server's own.
-
-    :param extra: further header lines, each ended by CRLF.
-    :param is_head: it answers a HEAD, and has no body.
-    """
-    body = status + "\n"
-    connection = "" if keep_alive else "Connection: close\r\n"
-    return (
-        f"HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\n"
-        f"Content-Length: {len(body)}\r\n{extra}{connection}{common}\r\n{'' if is_head else body}"
-    ).encode("latin-1")

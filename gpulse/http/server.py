@@ -29,7 +29,8 @@ from gpulse.http.files import FileWrapper
 from gpulse.http.forwarded import Trust
 from gpulse.http.head import HeadParser
 from gpulse.http.limits import Limits
-from gpulse.http.protocol import HttpProtocol, peer_text
+from gpulse.http.protocol import HttpProtocol
+from gpulse.http.refusals import peer_text
 from gpulse.paths import Deadlines
 
 log = logging.getLogger("gpulse.http")

@@ -15,7 +15,9 @@ from geventwebsocket.exceptions import WebSocketError
 from geventwebsocket.handler import Client
 from geventwebsocket.websocket import MSG_ALREADY_CLOSED, MSG_SOCKET_DEAD, WebSocket
 
-from gpulse.http.exchange import ClientGone, Exchange, Refusal, Upgrade
+from gpulse.http.endings import ClientGone, Refusal
+from gpulse.http.exchange import Exchange
+from gpulse.http.upgrade import Upgrade
 from gpulse.websocket.frames import BINARY, TEXT
 from gpulse.websocket.handshake import HandshakeError, accept
 from gpulse.websocket.session import NORMAL, Sockets, WebSocketSession

@@ -20,7 +20,8 @@ from django.db import close_old_connections, reset_queries
 from django.http import HttpRequest, HttpResponse
 
 from gpulse.errors import SubscribeError
-from gpulse.http.exchange import Exchange, Upgrade
+from gpulse.http.exchange import Exchange
+from gpulse.http.upgrade import Upgrade
 from gpulse.store import message as wire
 from gpulse.store.base import check_channel
 from gpulse.store.presence import Presence

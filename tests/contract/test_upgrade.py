@@ -6,7 +6,7 @@ import pytest
 from contract.wsgi_site import until
 from geventwebsocket.exceptions import WebSocketError
 
-from gpulse.http.exchange import Upgrade
+from gpulse.http.upgrade import Upgrade
 from gpulse.websocket import compat
 from gpulse.websocket.frames import TEXT
 from gpulse.websocket.handshake import accept

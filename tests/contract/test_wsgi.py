@@ -12,7 +12,7 @@ import gevent
 import pytest
 from contract.wsgi_site import until
 
-from gpulse.http import protocol
+from gpulse.http import spool
 from gpulse.http.limits import Limits
 
 MIB = 1024 * 1024
@@ -646,8 +646,8 @@ class TestRefusals:
                 raise OSError(28, "No space left on device")
             return write(*args)
 
-        write = protocol._append
-        monkeypatch.setattr(protocol, "_append", append)
+        write = spool.append
+        monkeypatch.setattr(spool, "append", append)
         client = serve(text, limits=Limits(spool=1000, linger=0.1)).connect()
         client.request("POST", "/", Content_Length=10_000)
         client.send(b"a" * 2000)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from gpulse.http.head import HeadParser
 from gpulse.http.limits import Limits
 from gpulse.http.parser import RequestParser
-from gpulse.http.protocol import _REASONS
+from gpulse.http.refusals import REASONS
 from gpulse.http.request import RequestError
 
 LIMITS = Limits(
@@ -108,7 +108,7 @@ def check(data: bytes, cuts: Iterable[int], heads: HeadParser) -> Outcome:
     # Only what the server can answer is an error, and an error is the end.
     if whole.error is not None:
         assert type(whole.error) is RequestError
-        assert whole.error.status in _REASONS, whole.error
+        assert whole.error.status in REASONS, whole.error
         assert not whole.has_begun
 
     # How the network cuts the bytes makes no difference.

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from gpulse.http.parser import Request
-from gpulse.http.response import Response, ResponseError, interim_head, plain_response
+from gpulse.http.response import Response, ResponseError, interim_head
 
 COMMON = "Server: gpulse\r\nDate: now\r\n"
 
@@ -453,14 +453,3 @@ class TestInterimHead:
     def test_what_may_not_be_in_it(self, field):
         with pytest.raises(ResponseError):
             interim_head("103 Early Hints", [("X", "1"), field])
-
-
-@pytest.mark.parametrize("keep_alive", [True, False])
-def test_a_response_of_the_servers_own(keep_alive):
-    sent = plain_response("503 Service Unavailable", keep_alive, COMMON, "Retry-After: 1\r\n")
-    head, _, body = sent.decode().partition("\r\n\r\n")
-    lines = head.split("\r\n")
-    assert lines[0] == "HTTP/1.1 503 Service Unavailable"
-    assert f"Content-Length: {len(body)}" in lines
-    assert "Retry-After: 1" in lines
-    assert (CLOSE in lines) is not keep_alive
