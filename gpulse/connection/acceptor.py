@@ -44,8 +44,9 @@ class Acceptor:
         self._is_tcp = listener.family in (socket.AF_INET, socket.AF_INET6)
 
     def start(self) -> None:
-        self._is_started = True
-        self._watcher.start(self._acceptable)
+        if not self._is_started:
+            self._is_started = True
+            self._watcher.start(self._acceptable)
 
     def stop(self) -> None:
         """Take no more; connections in the kernel's queue are left to the other workers."""
