@@ -215,7 +215,7 @@ class Connection:
                 return
             try:
                 if data:
-                    self.protocol.data_received(data)
+                    self._received(data)
                 else:
                     self.pause_reading()
                     self.protocol.eof_received()
@@ -224,6 +224,10 @@ class Connection:
             if len(data) < READ_SIZE or not self._reading:
                 return
             reads -= 1
+
+    def _received(self, data: bytes) -> None:
+        """Bytes from the socket: on TLS, records."""
+        self.protocol.data_received(data)
 
     # -- writing
 

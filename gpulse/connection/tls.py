@@ -42,7 +42,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from gpulse.connection.connection import READ_SIZE, READS, Connection, FileInBuffer
+from gpulse.connection.connection import Connection, FileInBuffer
 from gpulse.connection.outbox import Outbox
 from gpulse.connection.timers import NEVER
 from gpulse.connection.tlscontext import reason
@@ -153,30 +153,12 @@ class TlsConnection(Connection):
             super().pause_reading()  # the watcher may run already
             super().resume_reading()
 
-    def _readable(self) -> None:
-        # Not the base's: its loop would go on with records as if they were plain, once the
-        # handshake has ended in the middle of it.
-        for _ in range(READS):
-            try:
-                data = self._sock.recv(READ_SIZE)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError:
-                self.abort()
-                return
-            try:
-                if not data:
-                    self.pause_reading()
-                    self.protocol.eof_received()
-                elif self.is_secure:
-                    self._unread = data
-                    self._advance()
-                else:
-                    self.protocol.data_received(data)
-            except Exception:
-                self._protocol_raised()
-            if len(data) < READ_SIZE or not self._reading:
-                return
+    def _received(self, data: bytes) -> None:
+        if self.is_secure:
+            self._unread = data
+            self._advance()
+        else:
+            self.protocol.data_received(data)  # a handshake, or what comes before it
 
     def _advance(self) -> None:
         """Decrypt and deliver what came, as long as the protocol reads."""
