@@ -59,7 +59,7 @@ check-oldest: $(PACKAGING)
 	sed -n '/^install_requires/,/^psycopg3/s/^    \([a-z0-9-]*\) >= \(.*\)/\1==\2/p' setup.cfg \
 	    > $(OLDEST)/constraints
 	$(OLDEST)/bin/python -m pip install -q -c $(OLDEST)/constraints -e '.[standard,chat]' \
-	    hypothesis pytest pytest-timeout
+	    cryptography hypothesis pytest pytest-timeout trustme
 	$(OLDEST)/bin/python -m pytest tests/unit
 
 SECONDS ?= 60
