@@ -30,6 +30,7 @@ from gpulse.master import signals
 from gpulse.master.policy import LASTING
 from gpulse.options import BY_NAME, GROUPS, OPTIONS, Option, show_plain
 from gpulse.scoreboard import Cell, WorkerState
+from gpulse.websocket import closecodes
 from gpulse.websocket.session import SocketLimits
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
@@ -58,6 +59,7 @@ BOUNDED = (
     ("Logs and ids", ("http.accesslog", "logformat.jsonline", "syslog", "requestid")),
     ("Worker", ("worker.worker", "worker.psycopg", "worker.stack", "logs")),
     ("WebSocket code outside the consumers' limits", ("websocket.consumer", "websocket.compat")),
+    ("Logins behind sockets", ("websocket.identities", "websocket.watch")),
     ("Data store", ("store.base", "store.message", "store.client", "store.subscriber")),
     ("Store in memory, and presence", ("store.memory", "store.presence")),
     ("Master", ("master.policy", "master.backoff", "master.sidecar", "master.store_process")),
@@ -261,6 +263,43 @@ def _with_status(kind: type[errors.GpulseError]) -> Iterator[type[errors.GpulseE
     )
 
 
+COMES_BACK = {
+    "no": "no",
+    "now": "yes, after a random second or two",
+    "later": "yes, after a while",
+}
+
+
+def closecodes_page() -> str:
+    intro = (
+        "The code of its close frame is all that a script in a browser learns of why a WebSocket "
+        "ended.  The last\ncolumn is what a client does by itself, without asking a person; the "
+        "client that comes with gpulse does it.\n:doc:`/topics/websocket-security` tells more of "
+        "4401 and 4403.\n"
+    )
+    rows = []
+    for row in closecodes.CODES:
+        travels = "yes" if closecodes.may_be_sent(row.code) else ""
+        back = COMES_BACK[row.comes_back]
+        rows.append((str(row.code), f"``{row.name.upper()}``", f"{row.meaning}.", travels, back))
+    head = ("Code", "Name", "Meaning", "For ``close()``", "Comes back")
+    rest = (
+        "Names are constants of ``gpulse.websocket.closecodes``.  1005, 1006 and 1015 never "
+        "travel: they tell ``on_close`` and the\nbrowser's script of what happened without a code. "
+        " 1002 and 1010 are for the protocol itself.\n\nAn application has 4000 to 4999, apart "
+        "from those above, for its own reasons, and 3000 to 3999 where it\nregistered them.  A "
+        "client takes such a code for a decision and does not come back; after any other code that "
+        "is\nnot in the table, it does so after a while.\n"
+    )
+    return page(
+        "WebSocket close codes",
+        "gpulse/websocket/closecodes.py",
+        intro,
+        table((8, 20, 44, 10, 18), head, rows),
+        rest,
+    )
+
+
 def scoreboard_page() -> str:
     intro = (
         "The scoreboard is one shared mapping: the master makes it before the first fork, each "
@@ -338,6 +377,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "exit-statuses.rst": statuses_page,
     "scoreboard.rst": scoreboard_page,
     "limits.rst": limits_page,
+    "close-codes.rst": closecodes_page,
 }
 
 

@@ -1,8 +1,9 @@
-"""gpulse as a Django app: the ``pulse`` command and a system check of ``settings.GPULSE``."""
+"""gpulse as a Django app: the ``pulse`` command, a system check of ``settings.GPULSE``, and the
+signals of accounts, which sockets follow."""
 
 from typing import Any
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.core.checks import CheckMessage, Error, register
 
 from gpulse import config, site
@@ -17,6 +18,11 @@ class GpulseConfig(AppConfig):
 
     def ready(self) -> None:
         register(check_settings)
+        if apps.is_installed("django.contrib.auth"):
+            # Imports models, which are not there while this module is imported.
+            from gpulse.django import accounts
+
+            accounts.connect()
 
 
 def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:

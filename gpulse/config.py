@@ -76,7 +76,6 @@ class Config:
     max_requests_jitter: int
     bind: tuple[str, ...]
     backlog: int
-    max_websockets: int
     max_connections: int
     max_connection_requests: int
     max_queued: int
@@ -89,7 +88,25 @@ class Config:
     spool_threshold: int
     spool_memory: int
     spool_directory: str | None
+    max_websockets: int
+    websocket_message: int
+    websocket_inbox: int
+    websocket_events: int
+    websocket_outgoing: int
+    websocket_outgoing_age: float
+    websocket_slow: str
+    websocket_rate: float
+    websocket_burst: int
+    websocket_subscriptions: int
+    websocket_per_user: int
+    websocket_per_address: int
+    websocket_idle_timeout: float
+    websocket_ping_interval: float
+    websocket_ping_timeout: float
+    websocket_compress_from: int
     data_store: str
+    history: tuple[tuple[str, int, float], ...]
+    """Pattern, messages and seconds of each."""
     pulse_app_name: str
     timeout: float
     graceful_timeout: float

@@ -68,6 +68,21 @@ def seconds(raw: object) -> float:
     return value
 
 
+def rate(raw: object) -> float:
+    """So many per second."""
+    try:
+        return seconds(raw)
+    except ValueError:
+        raise ValueError("must be a number per second") from None
+
+
+def slow_policy(raw: object) -> str:
+    """What becomes of a client that reads too slowly."""
+    if raw not in ("close", "drop"):
+        raise ValueError("must be close or drop")
+    return str(raw)
+
+
 _SIZES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
 

@@ -1,26 +1,67 @@
-"""The room: what happens on the WebSocket at ``/message``.
+"""What happens on the WebSockets: the page's, one for each room, and the plain one at ``/message``.
 
-A handler is ordinary synchronous code.  It runs on the worker's pool, one at a time for each
-socket and in order, and may use the ORM, the session, anything a view may use.  Between handlers
-the socket is parked and holds neither a greenlet nor a thread.
+Handlers are ordinary synchronous code.  They run on the worker's pool, one at a time for each
+socket and in order, and may use the ORM, the session, anything a view may use.  Between handlers a
+socket is parked and holds neither a greenlet nor a thread.
 
-The other sockets may be in other workers or on other machines, so nothing is kept in a global:
-what all must know goes through the store.  :data:`ROOM` is a channel of the store.  A frame
-published there reaches every subscribed socket, and the default ``on_event`` sends it to the
-client as it is.
+The other sockets may be in other workers or on other machines, so nothing is kept in a global: what
+all must know goes through the database and the store.
 """
 
-from chat.visitors import Visitor
-from gpulse.websocket import WebSocketConsumer
+from typing import Any
 
-ROOM = "room"
+from chat.models import LOBBY, ROOMS, Message, Room
+from chat.visitors import Visitor
+from gpulse.websocket import ChannelConsumer, Refused, WebSocketConsumer
 
 MESSAGE_LIMIT = 2000
 """The longest message, in characters; the page counts the same number down."""
 
 
-class Room(WebSocketConsumer):
-    """One socket in the room."""
+class RoomSocket(ChannelConsumer):
+    """The socket of a page at ``/rooms/SLUG/``.
+
+    The base class speaks with gpulse.js: subscriptions, catching up after a lost connection, who is
+    here, acknowledgements.  What is left to us is who may hear what, and what a request does.
+    """
+
+    limits = {"message": 16_384, "rate": 2, "burst": 15}
+
+    def member(self) -> str:
+        """Our name in presence.  A reload may hand the socket to a process that has nothing of it
+        but the state, so it is kept there."""
+        if "member" not in self.state:
+            self.state["member"] = Visitor.of(self.request).member
+        return self.state["member"]
+
+    def may_subscribe(self, channel: str) -> bool:
+        """Whether the page may hear ``channel``: that of its room, and what all may hear."""
+        room = Room.objects.filter(slug=self.kwargs["slug"]).first()
+        return room is not None and channel in (room.channel, room.typing, ROOMS)
+
+    def on_request(self, data: Any, key: str) -> Any:
+        """Do what the page asks; what is returned goes back as the acknowledgement.
+
+        An error of the store is answered with 503: the page asks again, under the same key.
+        """
+        me, room = self.member(), Room.objects.get(slug=self.kwargs["slug"])
+        try:
+            match data:
+                case {"do": "say", "text": str(text)}:
+                    return room.say(me, checked(text), key).frame()
+                case {"do": "edit", "id": int(pk), "text": str(text)}:
+                    return room.change(me, pk, checked(text)).frame()
+                case {"do": "delete", "id": int(pk)}:
+                    return room.change(me, pk, None).frame()
+                case {"do": "typing"}:
+                    return self.publish(room.typing, {"member": me}).receivers
+        except Message.DoesNotExist:
+            raise Refused("that message is not yours, or it was deleted", 404) from None
+        raise Refused("the chat knows say, edit, delete and typing", 400)
+
+
+class MessageSocket(WebSocketConsumer):
+    """The socket at ``/message``: text in, frames out.  It is in the lobby."""
 
     def on_open(self) -> None:
         """List who is here, then join them.
@@ -28,33 +69,47 @@ class Room(WebSocketConsumer):
         The order matters.  Subscribed first, we miss nothing that happens from now on; whom the
         list shows was here before.  Our own joined arrives as an event, like everybody's.
         """
-        me = Visitor.of(self.request)
-        self.subscribe(ROOM)
-        # With another tab open we are on the list ourselves, and join without a second event.  Our
-        # own name comes last, so that the page knows: up to there it reads the list.
-        present = self.presence.members(ROOM)
-        for member in sorted(present, key=lambda member: (member == me.member, member)):
-            self.send(Visitor.from_member(member).joined())
-        # The store publishes joined if this is our first socket anywhere; and it keeps gone, to be
-        # published after our last, even when the worker dies and on_close never runs.
-        self.presence.join(ROOM, me.member, hello=me.joined(), will=me.gone())
-        # The request is over, and a reload may hand the socket to a new process: what the other
-        # handlers need goes into the state, which comes along.
-        self.state["member"] = me.member
+        me, channel = Visitor.of(self.request).member, Room(slug=LOBBY).channel
+        self.subscribe(channel)
+        # With another socket open we are on the list ourselves, and join without a second event.
+        # Our own name comes last, so that the client knows: up to there it reads the list.
+        for member in sorted(self.presence.members(channel), key=lambda each: (each == me, each)):
+            self.on_presence(channel, member, joined=True)
+        # The store tells if this is our first socket anywhere, and after our last that we are gone,
+        # even when the worker dies and on_close never runs.
+        self.presence.enter(channel, me)
+        self.state["member"] = me
 
     def on_message(self, message: str | bytes) -> None:
-        """Say ``message`` to everybody in the room, ourselves included."""
+        """Say ``message`` to everybody in the lobby, ourselves included."""
         if isinstance(message, bytes):
             self.close(1003, "the chat takes text")
         elif len(message) > MESSAGE_LIMIT:
             self.close(1009, f"a message has at most {MESSAGE_LIMIT} characters")
-        elif text := one_line(message):
-            self.publish(ROOM, Visitor.from_member(self.state["member"]).says(text))
+        elif text := one_line(storable(message)):
+            Room.objects.get(slug=LOBBY).say(self.state["member"], text)
+
+    def on_presence(self, channel: str, member: str, joined: bool) -> None:
+        """Tell of it in a frame.  There is no ``on_event``: a message is published as the frame
+        that clients want, so it is encoded once for all of them."""
+        self.send(Visitor.from_member(member).frame("chatuser", "joined" if joined else "gone"))
 
     def on_close(self, code: int, reason: str) -> None:
         """Leave, if we got as far as joining."""
         if "member" in self.state:
-            self.presence.leave(ROOM, self.state["member"])
+            self.presence.leave(Room(slug=LOBBY).channel, self.state["member"])
+
+
+def storable(text: str) -> str:
+    """``text`` without what JSON can write and a database cannot hold."""
+    return text.encode(errors="ignore").decode().replace("\0", "")
+
+
+def checked(text: str) -> str:
+    """``text`` as the page may send it: with lines, but neither empty nor too long."""
+    if 0 < len(text := storable(text).strip()) <= MESSAGE_LIMIT:
+        return text
+    raise Refused(f"a message has 1 to {MESSAGE_LIMIT} characters", 400)
 
 
 def one_line(text: str) -> str:

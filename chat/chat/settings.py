@@ -106,4 +106,9 @@ if not DEBUG:
         "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
     }
 
-GPULSE = {"pulse_app_name": "chat"}  # every option of `manage.py pulse` may stand here
+GPULSE = {  # every option of `manage.py pulse` may stand here
+    "pulse_app_name": "chat",
+    # What a page missed while its connection was away is sent to it when it comes back.  Whoever
+    # was away for longer, in messages or in seconds, is told so and asks the database.
+    "history": {"room:*": {"size": 200, "age": 600}},
+}

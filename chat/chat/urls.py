@@ -4,14 +4,24 @@ from django.contrib import admin
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
-from chat.consumers import Room
-from chat.views import page
-from chat.visitors import named
+from chat import views
+from chat.consumers import MessageSocket, RoomSocket
+from chat.models import LOBBY
+from chat.views import for_visitor
 
 urlpatterns = [
-    path("", named(page), name="page"),
-    path("message", named(Room.as_view()), name="message"),
-    path("accounts/login/", LoginView.as_view(), name="login"),
+    path("", for_visitor(views.page), {"slug": LOBBY}, name="page"),
+    path("message", for_visitor(MessageSocket.as_view()), name="message"),
+    path("rooms/", for_visitor(views.rooms), name="rooms"),
+    path("rooms/<str:slug>/", for_visitor(views.page), name="room"),
+    path("rooms/<str:slug>/socket", for_visitor(RoomSocket.as_view()), name="socket"),
+    path(
+        "rooms/<str:slug>/messages/<str:order>/<int:pk>",
+        for_visitor(views.messages),
+        name="messages",
+    ),
+    path("rooms/<str:slug>/read/<int:pk>", for_visitor(views.read), name="read"),
+    path("accounts/login/", for_visitor(LoginView.as_view()), name="login"),
     path("accounts/logout/", LogoutView.as_view(), name="logout"),
     path("admin/", admin.site.urls),
 ]

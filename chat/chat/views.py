@@ -1,32 +1,104 @@
-"""The one page of the chat.  All that moves on it comes through the WebSocket, see consumers.py."""
+"""The pages of the chat, and what their script asks for over plain HTTP."""
 
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from django.db.models import Case, Count, F, Q, QuerySet, Value, When
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.text import slugify
 from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_POST
 
 from chat.consumers import MESSAGE_LIMIT
+from chat.models import Message, ReadMark, Room
 from chat.visitors import Visitor
 
-POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self'",
-        "connect-src 'self'",  # the WebSocket
-        "form-action 'self'",
-        "base-uri 'none'",
-        "frame-ancestors 'none'",
-    )
+PAGE = 100
+"""Messages of one answer; the next ones are asked for by the id of the last."""
+POLICY = "default-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'; " + (
+    "script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'"
 )
 """What the browser may load and run here: our own files.  The page shows text that strangers wrote;
 it is put in as text, never as HTML, and should that ever fail, this is the second lock."""
 
 
-@never_cache  # it holds the visitor's name
-def page(request: HttpRequest) -> HttpResponse:
-    """``/``: the message box, the users, the messages."""
-    context = {"visitor": Visitor.of(request), "limit": MESSAGE_LIMIT}
-    response = render(request, "chat/page.html", context)
-    response["Content-Security-Policy"] = POLICY
-    return response
+def for_visitor(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """Decorate a view that is for one visitor.
+
+    The visitor has a name before it runs, for the session is saved, and its cookie set, on the
+    response.  For a WebSocket that response is the 101 of the handshake.
+    """
+
+    @wraps(view)
+    def view_for_visitor(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        Visitor.of(request)
+        response = view(request, *args, **kwargs)
+        response["Content-Security-Policy"] = POLICY
+        return response
+
+    return never_cache(view_for_visitor)
+
+
+def read_marks(request: HttpRequest) -> dict[int, int]:
+    """Room -> the message up to which this visitor has read it, both as ids."""
+    if request.user.is_authenticated:
+        return dict(ReadMark.objects.filter(user=request.user).values_list("room", "message"))
+    return {int(room): message for room, message in request.session.get("read", {}).items()}
+
+
+def rooms_of(request: HttpRequest) -> QuerySet[Room]:
+    """All rooms; ``unread`` counts what others said after this visitor's mark."""
+    marks = (When(pk=room, then=Value(message)) for room, message in read_marks(request).items())
+    new = Q(messages__id__gt=F("mark"), messages__deleted=False)
+    mine = Q(messages__author=Visitor.of(request).member)
+    rooms = Room.objects.alias(mark=Case(*marks, default=Value(0)))
+    return rooms.annotate(unread=Count("messages", filter=new & ~mine)).order_by("title")
+
+
+def rooms(request: HttpRequest) -> HttpResponse:
+    """``/rooms/``: the list, as a page or with ``?json`` for the script; POST makes a room."""
+    title = request.POST.get("title", "").strip()[:50]
+    if slug := slugify(title, allow_unicode=True):
+        room, is_new = Room.objects.get_or_create(slug=slug, defaults={"title": title})
+        if is_new:
+            room.announce()
+        return redirect(room)
+    found = rooms_of(request)
+    if "json" in request.GET:
+        return JsonResponse({"rooms": list(found.values("slug", "title", "unread"))})
+    return render(request, "chat/rooms.html", {"rooms": found, "visitor": Visitor.of(request)})
+
+
+def page(request: HttpRequest, slug: str) -> HttpResponse:
+    """``/rooms/SLUG/``: a room, which its script fills."""
+    room = get_object_or_404(Room, slug=slug)
+    context = {"room": room, "rooms": rooms_of(request), "limit": MESSAGE_LIMIT}
+    context |= {"visitor": Visitor.of(request), "read": read_marks(request).get(room.pk, 0)}
+    return render(request, "chat/page.html", context)
+
+
+def messages(request: HttpRequest, slug: str, order: str, pk: int) -> HttpResponse:
+    """A page of messages, oldest first: those next ``after`` or ``before`` the one with an id.
+
+    By ids and not by page numbers, so that what is said meanwhile moves nothing.
+    """
+    found = get_object_or_404(Room, slug=slug).messages.order_by("id")
+    found = found.filter(id__gt=pk) if order == "after" else found.filter(id__lt=pk).reverse()
+    chosen = list(found[: PAGE + 1])
+    frames = sorted((each.frame() for each in chosen[:PAGE]), key=lambda frame: frame["id"])
+    return JsonResponse({"messages": frames, "more": len(chosen) > PAGE})
+
+
+@require_POST
+def read(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
+    """Remember that this visitor has read the room up to the message with an id."""
+    room = get_object_or_404(Message, room__slug=slug, pk=pk).room_id
+    if pk > (marks := read_marks(request)).get(room, 0):
+        if request.user.is_authenticated:
+            mark = {"user": request.user, "room_id": room}
+            ReadMark.objects.update_or_create(**mark, defaults={"message": pk})
+        else:
+            request.session["read"] = marks | {room: pk}
+    return HttpResponse(status=204)

@@ -437,6 +437,26 @@ class Connection:
         self.buffered -= dropped
         return dropped
 
+    def drop_oldest(self, size: int) -> tuple[int, int]:
+        """Forget the oldest whole pieces that were not begun until ``size`` bytes are free.
+
+        :returns: the number of pieces and of bytes dropped; perhaps too few, never that under way.
+        """
+        out = self._out
+        if out is None or len(out) < 2:
+            return 0, 0
+        begun = out.popleft()
+        count = freed = 0
+        while out and freed < size:
+            piece = out.popleft()
+            count += 1
+            freed += len(piece)
+            if type(piece) is FileInBuffer:
+                piece.close()
+        out.appendleft(begun)
+        self.buffered -= freed
+        return count, freed
+
     def shutdown_write(self) -> None:
         """Tell the peer that nothing more will come, while its bytes are still read."""
         if self._gathered:

@@ -84,7 +84,7 @@ class Exchange:
         self.request_id = ""
         self.response: Response | None = None
         self.upgrade: Upgrade | None = None
-        """Set by a view: what the connection becomes if the view's response has status 101."""
+        """Set by a view: what the connection becomes if the view's response has its status."""
         self.switched = False
         """The connection speaks another protocol already."""
         self.served = protocol.served
@@ -96,7 +96,7 @@ class Exchange:
         """When it is to be stopped; 0 for never."""
         self._queued = 0
         self.switching_head = b""
-        """The 101 that ends this exchange; empty if it ends otherwise."""
+        """The head that ends this exchange where it leaves HTTP; empty if it ends otherwise."""
         # Whoever takes the one thing in it first, the member that answers or the hub that gives
         # the member up, may write to the client.  None where nobody is ever given up.
         self._claim: list[None] | None = [None] if self.server.has_deadlines else None
@@ -183,8 +183,8 @@ class Exchange:
                 environ.pop("wsgi.websocket", None)
             # No cycle is left behind: what the request held goes when its last user does.
             self.environ = _NO_ENVIRON
-            if request.upgrade:
-                # An open WebSocket keeps its environ, and must not keep us for it.
+            if self.upgrade is not None:
+                # What is open keeps its environ, and must not keep us for it.
                 environ.pop("gpulse.exchange", None)
                 environ.pop("wsgi.early_hints", None)
 
@@ -198,7 +198,7 @@ class Exchange:
             if self._stopped and response.code >= 500 and not response.head_sent:
                 # Django's own: at the end of a transaction it met the connection closed by us.
                 raise RequestTimeout
-            if self.upgrade is not None and response.code == 101:
+            if self.upgrade is not None and response.code == self.upgrade.status:
                 # Made here, where a field that breaks the head can still be answered with a 500.
                 self.switching_head = self.upgrade.head(response.common, response.headers)
                 return True

@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from gpulse import logs
+from gpulse import logs, runtimedir
 from gpulse.address import UNIX_PATH_BYTES
 from gpulse.errors import FileError, StoreError
 from gpulse.master.privileges import Identity
@@ -34,7 +34,6 @@ BOOT_SECONDS = 3.0
 
 _PROGRAMS = ("valkey-server", "redis-server")
 _SOCKET = "store.sock"
-_PREFIX = "gpulse-"
 _RANDOM_BYTES = 8  # what mkdtemp appends
 _MACHINES = {"amd64": "x86_64"}
 _PING_SECONDS = 0.2
@@ -150,12 +149,12 @@ def _command(program: str, runtime_dir: str, socket_path: str) -> list[str]:
 
 
 def _make_runtime_dir(identity: Identity, environ: Mapping[str, str]) -> str:
-    for base in _runtime_bases(environ):
-        needed = len(os.fsencode(base)) + len(f"/{_PREFIX}/{_SOCKET}") + _RANDOM_BYTES
+    for base in runtimedir.bases(environ):
+        needed = len(os.fsencode(base)) + len(f"/{runtimedir.PREFIX}/{_SOCKET}") + _RANDOM_BYTES
         if needed > UNIX_PATH_BYTES or not _is_usable(base, identity):
             continue
         try:
-            made = tempfile.mkdtemp(prefix=_PREFIX, dir=base)
+            made = tempfile.mkdtemp(prefix=runtimedir.PREFIX, dir=base)
             Path(made).chmod(0o700)  # a --umask such as 117 took away the right to enter it
             identity.own(made)
         except OSError:
@@ -165,12 +164,6 @@ def _make_runtime_dir(identity: Identity, environ: Mapping[str, str]) -> str:
         "no directory for the embedded store: none of $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR and the "
         "temporary directory can be written; set TMPDIR, or name another store with --data-store"
     )
-
-
-def _runtime_bases(environ: Mapping[str, str]) -> list[str]:
-    # systemd separates several runtime directories by colons.
-    named = [environ.get("RUNTIME_DIRECTORY", "").partition(":")[0], environ.get("XDG_RUNTIME_DIR")]
-    return [base for base in (*named, tempfile.gettempdir(), "/tmp") if base]
 
 
 def _is_usable(base: str, identity: Identity) -> bool:

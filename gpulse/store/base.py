@@ -11,6 +11,12 @@ store, the same for all subscribers of a channel.  What is published while a sub
 connection is not delivered to it.  Stores of different app names, or of different database numbers,
 do not hear each other.
 
+**History.**  Channels that :class:`~gpulse.historyrules.HistoryRules` names keep their newest
+messages.  Publishing one stores it and hands it out in one atomic step, which also gives it its
+*position*: the offset is one more than that of the message before it, the epoch is another one
+whenever the count had to start anew (the store restarted, or the channel was idle for very long).
+``recover`` gives exactly what came after a position, or says that it cannot.
+
 **Presence.**  An *owner* is one life of one worker; it holds *members* of *keys*, each a number of
 times.  A member's total is the sum over all owners.  Each call is one atomic step of the store: the
 change of the count and the message that tells of it (``hello``, ``will``, ``farewell``) are seen
@@ -26,13 +32,16 @@ whether twice is worse than never.  After a timeout the store may have done what
 """
 
 import re
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from gpulse.errors import SubscribeError
-from gpulse.store.message import Event
+from gpulse.historyrules import HistoryRule, HistoryRules
+from gpulse.store.history import Position
+from gpulse.store.message import Event, decode
 
 ANSWER = 0.25
 """Seconds to connect, and seconds to wait for a reply.  The store is near and answers in under a
@@ -52,6 +61,16 @@ MAX_NAME = 200
 
 MAX_MEMBER = 1000
 """The longest member in UTF-8 bytes: a Django username of 150 characters fits with a prefix."""
+
+KEY_SECONDS = 300.0
+"""How long a key is remembered at least: longer than a client tries on."""
+IDLE_SECONDS = 86_400.0
+"""How long the count of an idle channel lives at least; after that its next message begins a new
+epoch."""
+MAX_KEY = 100
+"""Characters of an idempotency key."""
+
+EPOCH_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 _FORBIDDEN = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
 
@@ -81,6 +100,64 @@ def check_name(what: str, name: str) -> str:
     if not 0 < size <= longest:
         raise ValueError(f"the {what} {name[:40]!r} has {size} bytes, not 1 to {longest}")
     return name
+
+
+def check_key(key: str, rule: HistoryRule | None) -> str:
+    """Return an idempotency key if it is one and the channel, which has ``rule``, can keep it.
+
+    :raises ValueError: it is not.
+    """
+    if not (isinstance(key, str) and len(key) <= MAX_KEY and key.isascii() and key.isprintable()):
+        raise ValueError(f"the key {key!r:.50} is not 1 to {MAX_KEY} printable ASCII characters")
+    if key and rule is None:
+        raise ValueError(
+            f"the key {key!r} needs a channel with a history, see --history: without one nothing "
+            "remembers it"
+        )
+    return key
+
+
+def matcher(pattern: str) -> Callable[[str], object]:
+    """Whether a channel matches a pattern in which ``*`` is any run of characters."""
+    return re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL).fullmatch
+
+
+def new_epoch() -> str:
+    """A name that no count of a channel had before, 51 random bits."""
+    return "".join(secrets.choice(EPOCH_ALPHABET) for _ in range(10))
+
+
+class Receipt(NamedTuple):
+    """What became of a published message."""
+
+    receivers: int
+    """Workers that were subscribed; 0 for a duplicate."""
+    position: str | None
+    """Its place in the channel's history; None without one."""
+    duplicate: bool
+    """It had been published before with the same key, and was not again."""
+
+
+class Recovery(NamedTuple):
+    """What is known of a channel's history."""
+
+    position: str
+    """Of the newest message."""
+    recovered: bool
+    """Whether ``events`` are all that came after the position asked about."""
+    events: tuple[Event, ...]
+    """Those that are kept of the newest after the position asked about, in order and without a
+    hole; none where it is of another epoch."""
+
+
+def recovery(
+    channel: str, newest: Position, since: Position | None, payloads: Sequence[bytes]
+) -> Recovery:
+    """What a store's answer says: the newest position, and the payloads kept after ``since``."""
+    events = tuple(decode(channel, payload) for payload in payloads)
+    distance = newest.distance_from(since)
+    recovered = since is not None and distance is not None and distance <= len(events)
+    return Recovery(str(newest), recovered, events)
 
 
 class Note(NamedTuple):
@@ -137,12 +214,34 @@ class Subscriber(ABC):
 class Store(ABC):
     """A data store; the contract is in the head of this file."""
 
-    @abstractmethod
-    def publish(self, channel: str, payload: bytes) -> int:
-        """Hand ``payload`` to the subscribers of ``channel``; how many the store knows of.
+    rules: HistoryRules
+    """Which channels have a history."""
 
+    @abstractmethod
+    def publish(self, channel: str, payload: bytes, *, key: str = "") -> Receipt:
+        """Hand ``payload`` to the subscribers of ``channel``, and to its history if it has one.
+
+        :param key: 1 to 100 printable ASCII characters: a second publish on the channel with the
+            same key within ``KEY_SECONDS`` (or the history's age, if that is longer) does nothing.
         :raises PublishError: not delivered, or after a timeout perhaps delivered.
-        :raises ValueError: not a channel name.
+        :raises ValueError: not a channel name, or a key where there is no history.
+        """
+
+    @abstractmethod
+    def recover(self, requests: Sequence[tuple[str, str | None]]) -> list[Recovery]:
+        """What each channel has after a position; one round trip for all.
+
+        :param requests: channel and position of each; None asks for the newest position only.
+        :raises StoreError: the store is away.
+        :raises ValueError: not a channel name or not a position; or a channel without a history.
+        """
+
+    @abstractmethod
+    def channels(self, pattern: str = "*") -> dict[str, int]:
+        """The channels that somebody is subscribed to, each with its number of workers, sorted.
+
+        :param pattern: ``*`` is any run of characters, all else stands for itself.
+        :raises StoreError: the store is away.
         """
 
     @abstractmethod
@@ -220,11 +319,12 @@ class Store(ABC):
     def open_subscriber(
         self,
         on_event: Callable[[Event], None],
-        on_reconnect: Callable[[], None] | None = None,
+        on_reconnect: Callable[[list[str] | None], None] | None = None,
     ) -> Subscriber:
         """A subscriber of this store, on the hub; it connects at its first ``subscribe``.
 
         ``on_event`` gets every event of every subscribed channel.  ``on_reconnect`` is called each
-        time a lost connection is back and all channels are confirmed again: messages published in
-        between are missed.  What they raise is logged and ends there.
+        time a lost connection is back and its channels are confirmed again, with their names, or
+        with None for all: messages published in between are missed.  What they raise is logged and
+        ends there.
         """

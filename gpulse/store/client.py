@@ -16,9 +16,11 @@ name must carry them.
 Source: https://valkey.io/commands/, https://redis.readthedocs.io
 """
 
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 import redis
@@ -26,20 +28,29 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from gpulse.errors import PublishError, StoreError
-from gpulse.store import scripts
+from gpulse.historyrules import HistoryRule, HistoryRules
+from gpulse.store import history_scripts, scripts
 from gpulse.store.base import (
     ANSWER,
+    IDLE_SECONDS,
+    KEY_SECONDS,
     LEASE,
     NOT_HELD,
     RECALL,
     Holding,
     Note,
+    Receipt,
+    Recovery,
     Store,
     Subscriber,
     check_channel,
+    check_key,
     check_name,
+    new_epoch,
+    recovery,
 )
 from gpulse.store.circuit import Circuit
+from gpulse.store.history import Position
 from gpulse.store.message import Event
 from gpulse.storeurl import StoreURL
 
@@ -65,7 +76,11 @@ class RedisStore(Store):
     """
 
     def __init__(
-        self, url: StoreURL, app_name: str, clock: Callable[[], float] = time.monotonic
+        self,
+        url: StoreURL,
+        app_name: str,
+        clock: Callable[[], float] = time.monotonic,
+        rules: HistoryRules | None = None,
     ) -> None:
         self._client = redis.Redis(connection_pool=_pool(url))
         self._slots = threading.BoundedSemaphore(CONNECTIONS)
@@ -75,20 +90,72 @@ class RedisStore(Store):
             name: self._client.register_script(scripts.PRELUDE + getattr(scripts, name))
             for name in ("JOIN", "LEAVE", "RESTORE", "RENEW", "RELEASE", "EXPIRED")
         }
+        self._publish_kept = self._client.register_script(history_scripts.PUBLISH_KEPT)
+        self._recover = self._client.register_script(history_scripts.RECOVER)
+        self.rules = rules or HistoryRules()
         self._url = url
         self._channel_prefix = f"{{{app_name}}}:{url.db}:".encode()
 
     # Channels
 
-    def publish(self, channel: str, payload: bytes) -> int:
+    def publish(self, channel: str, payload: bytes, *, key: str = "") -> Receipt:
         wire = self._wire(channel)
-        receivers: int = self._answer(lambda: self._client.publish(wire, payload), PublishError)
-        return receivers
+        rule = self.rules.of(channel)
+        check_key(key, rule)
+        if rule is None:
+            count: int = self._answer(lambda: self._client.publish(wire, payload), PublishError)
+            return Receipt(count, None, False)
+        keys = [wire + b":stream", wire + b":position", b"%s:key:%s" % (wire, key.encode())]
+        remember = max(KEY_SECONDS, rule.age) if key else 0.0
+        arguments = [wire, payload, "PUBLISH", *self._kept(rule), _ms(remember)]
+        receivers, position, duplicate = self._answer(
+            lambda: self._publish_kept(keys=keys, args=arguments), PublishError
+        )
+        return Receipt(receivers, position.decode(), bool(duplicate))
+
+    @staticmethod
+    def _kept(rule: HistoryRule) -> list[str | int]:
+        """What both scripts of a history are told."""
+        idle = max(IDLE_SECONDS, rule.age)
+        return [rule.size, _ms(rule.age), _ms(idle), new_epoch()]
+
+    def recover(self, requests: Sequence[tuple[str, str | None]]) -> list[Recovery]:
+        asked = []
+        pipeline = self._client.pipeline(transaction=False)
+        for channel, since in requests:
+            wire = self._wire(channel)
+            rule = self.rules.of(channel)
+            if rule is None:
+                raise ValueError(f"channel {channel!r} has no history, see --history")
+            position = None if since is None else Position.parse(since)
+            asked.append((channel, position))
+            epoch, offset = position or ("", 0)
+            self._recover(
+                keys=[wire + b":stream", wire + b":position"],
+                args=[epoch, offset, *self._kept(rule)],
+                client=pipeline,
+            )
+        replies = self._answer(pipeline.execute)
+        return [
+            recovery(channel, Position.parse(newest.decode()), since, payloads)
+            for (channel, since), (newest, payloads) in zip(asked, replies, strict=True)
+        ]
+
+    def channels(self, pattern: str = "*") -> dict[str, int]:
+        glob = re.sub(rb"([\\?\[\]])", rb"\\\1", pattern.encode())
+        found = self._answer(lambda: self._client.pubsub_channels(self._channel_prefix + glob))
+        counts: dict[str, int] = {}
+        names = sorted(found)
+        for start in range(0, len(names), PAGE):
+            page = names[start : start + PAGE]
+            for wire, count in self._answer(partial(self._client.pubsub_numsub, *page)):
+                counts[wire[len(self._channel_prefix) :].decode()] = count
+        return counts
 
     def open_subscriber(
         self,
         on_event: Callable[[Event], None],
-        on_reconnect: Callable[[], None] | None = None,
+        on_reconnect: Callable[[list[str] | None], None] | None = None,
     ) -> Subscriber:
         # A script that only publishes stays free of gevent.
         from gpulse.store.subscriber import RedisSubscriber

@@ -1,8 +1,11 @@
 """Fan-out: one subscription of the worker per channel, and any number of receivers behind it.
 
 However many sockets of a worker listen to a channel, the store sends it each message once; here it
-is handed to every receiver, which share the one :class:`~gpulse.store.message.Event` and the frame
-that the first of them encodes.
+is handed to every receiver, which share the one :class:`~gpulse.store.message.Event` and the
+encodings that the first of them makes.
+
+Channels with a history are followed by a :class:`~gpulse.store.history.Track`, which fills holes
+from the store.  On others a lost connection is a gap, and receivers are told so.
 
 On the hub's thread only, so there is no lock: whatever looks at the registry finds it whole.
 Nothing here blocks, and receivers must not.
@@ -10,47 +13,66 @@ Nothing here blocks, and receivers must not.
 
 import logging
 from collections.abc import Callable
-from typing import Protocol
 
 from gpulse.errors import SubscribeError
 from gpulse.store.base import Store, Subscriber, check_channel
+from gpulse.store.historian import Historian
+from gpulse.store.history import Counts, Done, Position, Receiver, Receivers, Subscribed, Track
 from gpulse.store.message import Event
 from gpulse.store.quiet import Quiet
 
+__all__ = ["Done", "Fanout", "Receiver", "Subscribed"]
+
 _log = logging.getLogger("gpulse.store")
-
-Done = Callable[[SubscribeError | None], None]
-
-
-class Receiver(Protocol):
-    """What listens to channels: a WebSocket session, an event stream.  Hashable by identity."""
-
-    def deliver(self, event: Event) -> None:
-        """Take one event; on the hub's thread, without blocking."""
 
 
 class _Channel:
-    __slots__ = ("confirmed", "receivers", "waiting")
+    """:param track: None without a history."""
 
-    def __init__(self) -> None:
-        self.receivers: dict[Receiver, None] = {}
-        self.waiting: list[tuple[Receiver, Done]] = []
+    __slots__ = ("confirmed", "receivers", "track", "waiting")
+
+    def __init__(self, track: Track | None) -> None:
+        # Until the store confirms, then they go to the track.
+        self.waiting: list[tuple[Receiver, Position | None, Done]] = []
+        self.track = track
+        self.receivers = track.receivers if track is not None else Receivers()
         self.confirmed = False
+
+    @property
+    def is_wanted(self) -> bool:
+        if self.waiting or self.receivers:
+            return True
+        return self.track is not None and bool(self.track)
+
+    def __contains__(self, receiver: Receiver) -> bool:
+        return (
+            receiver in self.receivers
+            or (self.track is not None and receiver in self.track)
+            or any(receiver is waiting for waiting, _, _ in self.waiting)
+        )
 
 
 class Fanout:
     """The channels of one worker and their receivers.
 
+    :param historian: fetches histories.
     :param on_reconnect: called when a lost connection is back; see ``Store.open_subscriber``.
     """
 
-    def __init__(self, store: Store, on_reconnect: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        historian: Historian,
+        on_reconnect: Callable[[], None] | None = None,
+    ) -> None:
         self._channels: dict[str, _Channel] = {}
         self._channels_of: dict[Receiver, set[str]] = {}
         self._subscriber: Subscriber | None = None
         self._quiet = Quiet(10.0)
         self._store = store
+        self._historian = historian
         self._on_reconnect = on_reconnect
+        self.counts = Counts()
         self.deliveries = 0
         """Events handed to receivers, each receiver counted."""
         self.failures = 0
@@ -60,47 +82,105 @@ class Fanout:
         """Channels with at least one receiver."""
         return len(self._channels)
 
-    def add(self, channel: str, receiver: Receiver, done: Done) -> None:
+    def add(self, channel: str, receiver: Receiver, done: Done, since: str | None = None) -> None:
         """Hand the events of ``channel`` to ``receiver`` until it is removed.
 
-        ``done`` is called once, perhaps before this returns: with None when the store has confirmed
-        the subscription, or with the reason why the receiver was not added.
+        ``done`` is called once, perhaps before this returns: with a :class:`Subscribed` when the
+        store has confirmed the subscription, or with the reason why the receiver was not added.
+        Directly after it the receiver gets what it missed, then what comes.
 
-        :raises ValueError: not a channel name.
+        :param since: the position of the last message that the receiver knows of.
+        :raises ValueError: not a channel name, not a position.
         """
         check_channel(channel)
+        position = None if since is None else Position.parse(since)
         entry = self._channels.get(channel)
         is_new = entry is None
         if entry is None:
-            entry = self._channels[channel] = _Channel()
-        entry.receivers[receiver] = None
+            entry = self._channels[channel] = _Channel(self._track(channel))
+        elif receiver in entry:
+            self._again(entry, receiver, done)
+            return
         self._channels_of.setdefault(receiver, set()).add(channel)
         if entry.confirmed:
-            done(None)
+            self._admit(entry, receiver, position, self._guarded(channel, entry, receiver, done))
             return
-        entry.waiting.append((receiver, done))
+        entry.waiting.append((receiver, position, done))
         if is_new:
             self._subscribe(channel, entry)
+
+    def _again(self, entry: _Channel, receiver: Receiver, done: Done) -> None:
+        """The receiver has the channel, or is about to."""
+        if entry.confirmed and receiver in entry.receivers:
+            position = entry.track.position if entry.track is not None else None
+            done(Subscribed(None if position is None else str(position), None, 0))
+        else:
+            done(SubscribeError("the channel is being subscribed already"))
+
+    def _track(self, channel: str) -> Track | None:
+        rule = self._store.rules.of(channel)
+        if rule is None:
+            return None
+
+        def ask(since: str | None, question: int) -> None:
+            self._historian.ask(channel, since, lambda answer: track.answered(question, answer))
+
+        track = Track(channel, rule.size, ask, self._failed, self.counts)
+        return track
+
+    def _admit(
+        self, entry: _Channel, receiver: Receiver, since: Position | None, done: Done
+    ) -> None:
+        if entry.track is not None:
+            entry.track.add(receiver, since, done)
+        else:
+            entry.receivers.add(receiver)
+            done(Subscribed(None, None, 0))
+
+    def _guarded(self, channel: str, entry: _Channel, receiver: Receiver, done: Done) -> Done:
+        """A receiver whose history cannot be had is not added."""
+        if entry.track is None:
+            return done
+
+        def answered(answer: Subscribed | SubscribeError) -> None:
+            if isinstance(answer, SubscribeError):
+                self._forget(channel, receiver)
+                self._drop_if_idle(channel, entry)
+            done(answer)
+
+        return answered
 
     def remove(self, channel: str, receiver: Receiver) -> None:
         """Hand ``receiver`` no more events of ``channel``; nothing if it gets none."""
         entry = self._channels.get(channel)
-        if entry is None or receiver not in entry.receivers:
+        if entry is None or channel not in self._channels_of.get(receiver, ()):
             return
-        del entry.receivers[receiver]
-        channels = self._channels_of[receiver]
-        channels.discard(channel)
-        if not channels:
-            del self._channels_of[receiver]
-        revoked = [done for waiter, done in entry.waiting if waiter is receiver]
+        self._forget(channel, receiver)
+        revoked = [done for waiter, _, done in entry.waiting if waiter is receiver]
         if revoked:
-            entry.waiting = [pair for pair in entry.waiting if pair[0] is not receiver]
-        if not entry.receivers:
+            entry.waiting = [each for each in entry.waiting if each[0] is not receiver]
+        if entry.track is not None:
+            done = entry.track.remove(receiver)
+            if done is not None:
+                revoked.append(done)
+        else:
+            entry.receivers.discard(receiver)
+        self._drop_if_idle(channel, entry)
+        for done in revoked:
+            done(SubscribeError(f"channel {channel!r} was left before the store confirmed it"))
+
+    def _forget(self, channel: str, receiver: Receiver) -> None:
+        channels = self._channels_of.get(receiver)
+        if channels is not None:
+            channels.discard(channel)
+            if not channels:
+                del self._channels_of[receiver]
+
+    def _drop_if_idle(self, channel: str, entry: _Channel) -> None:
+        if not entry.is_wanted and self._channels.get(channel) is entry:
             del self._channels[channel]
             if self._subscriber is not None:
                 self._subscriber.unsubscribe(channel)
-        for done in revoked:
-            done(SubscribeError(f"channel {channel!r} was left before the store confirmed it"))
 
     def remove_all(self, receiver: Receiver) -> None:
         """Hand ``receiver`` no more events of any channel."""
@@ -120,7 +200,7 @@ class Fanout:
 
     def _subscribe(self, channel: str, entry: _Channel) -> None:
         if self._subscriber is None:
-            self._subscriber = self._store.open_subscriber(self._hand_out, self._on_reconnect)
+            self._subscriber = self._store.open_subscriber(self._hand_out, self._reconnected)
         self._subscriber.subscribe(channel, lambda error: self._answered(channel, entry, error))
 
     def _answered(self, channel: str, entry: _Channel, error: SubscribeError | None) -> None:
@@ -131,29 +211,44 @@ class Fanout:
         waiting, entry.waiting = entry.waiting, []
         if error is None:
             entry.confirmed = True
-        else:
-            del self._channels[channel]
-            for receiver in entry.receivers:
-                channels = self._channels_of[receiver]
-                channels.discard(channel)
-                if not channels:
-                    del self._channels_of[receiver]
-        for _, done in waiting:
+            for receiver, since, done in waiting:
+                guarded = self._guarded(channel, entry, receiver, done)
+                self._admit(entry, receiver, since, guarded)
+            return
+        del self._channels[channel]
+        for receiver, _, _ in waiting:
+            self._forget(channel, receiver)
+        for _, _, done in waiting:
             done(error)
 
     def _hand_out(self, event: Event) -> None:
         entry = self._channels.get(event.channel)
         if entry is None:
             return
-        receivers = entry.receivers
-        for receiver in tuple(receivers):
-            if receiver not in receivers:
-                # An earlier receiver's close took it away.
+        if event.position is not None and entry.track is not None:
+            self.deliveries += entry.track.live(event)
+        else:
+            self.deliveries += entry.receivers.hand_out(event, self._failed)
+
+    def _reconnected(self, channels: list[str] | None) -> None:
+        """The connection is back; what was published meanwhile did not arrive."""
+        for channel in list(self._channels) if channels is None else channels:
+            entry = self._channels.get(channel)
+            if entry is None or not entry.confirmed:
                 continue
-            try:
-                receiver.deliver(event)
-                self.deliveries += 1
-            except Exception:
-                self.failures += 1
-                if self._quiet.allows():
-                    _log.exception("a receiver of channel %s failed", event.channel)
+            if entry.track is not None:
+                entry.track.reconnected()
+                continue
+            for receiver in entry.receivers:
+                self.counts.gaps += 1
+                try:
+                    receiver.gap(channel, None)
+                except Exception:
+                    self._failed(receiver)
+        if self._on_reconnect is not None:
+            self._on_reconnect()
+
+    def _failed(self, receiver: Receiver) -> None:
+        self.failures += 1
+        if self._quiet.allows():
+            _log.exception("a receiver failed on an event")

@@ -17,17 +17,27 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from gpulse.errors import PublishError, SubscribeError
+from gpulse.historyrules import HistoryRule, HistoryRules
 from gpulse.store.base import (
+    IDLE_SECONDS,
+    KEY_SECONDS,
     LEASE,
     NOT_HELD,
     RECALL,
     Holding,
     Note,
+    Receipt,
+    Recovery,
     Store,
     Subscriber,
     check_channel,
+    check_key,
     check_name,
+    matcher,
+    new_epoch,
+    recovery,
 )
+from gpulse.store.history import Position
 from gpulse.store.message import Event, decode
 
 MAX_OUTBOX = 100_000
@@ -36,6 +46,37 @@ MAX_OUTBOX = 100_000
 _log = logging.getLogger("gpulse.store")
 
 _Pair = tuple[str, str]
+
+
+MAX_KEPT = 10_000
+"""Channels whose history is kept; beyond it the oldest is forgotten."""
+
+
+class _Kept:
+    """The history of one channel."""
+
+    __slots__ = ("entries", "epoch", "keys", "offset", "until")
+
+    def __init__(self, now: float) -> None:
+        self.entries: deque[tuple[float, bytes]] = deque()
+        """When it came, and the payload with its position."""
+        self.keys: dict[str, tuple[str, float]] = {}
+        """Position of each key, and until when it is known."""
+        self.epoch = new_epoch()
+        self.offset = 0
+        self.until = now + IDLE_SECONDS
+
+    def append(self, payload: bytes, now: float, rule: HistoryRule) -> str:
+        """Keep a message; its position."""
+        self.offset += 1
+        self.until = now + max(IDLE_SECONDS, rule.age)
+        position = f"{self.epoch}-{self.offset}"
+        self.entries.append((now, b"p%s:%s" % (position.encode(), payload)))
+        while len(self.entries) > rule.size or self.entries[0][0] < now - rule.age:
+            self.entries.popleft()
+        while self.keys and next(iter(self.keys.values()))[1] <= now:
+            del self.keys[next(iter(self.keys))]
+        return position
 
 
 def _inline(fn: Callable[[], None]) -> None:
@@ -53,7 +94,9 @@ class MemoryStore(Store):
         self,
         call_hub: Callable[[Callable[[], None]], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        rules: HistoryRules | None = None,
     ) -> None:
+        self._kept: dict[str, _Kept] = {}
         self._subscribers: dict[str, dict[_MemorySubscriber, None]] = {}
         self._totals: dict[str, dict[str, int]] = {}
         self._wills: dict[_Pair, Note] = {}
@@ -65,18 +108,67 @@ class MemoryStore(Store):
         self._handing_out = False
         self._call_hub = call_hub or _inline
         self._clock = clock
+        self.rules = rules or HistoryRules()
 
     # Channels
 
-    def publish(self, channel: str, payload: bytes) -> int:
-        check_channel(channel)
+    def publish(self, channel: str, payload: bytes, *, key: str = "") -> Receipt:
+        rule = self.rules.of(check_channel(channel))
+        check_key(key, rule)
         with self._step():
-            return self._post(Note(channel, payload))
+            if rule is None:
+                return Receipt(self._post(Note(channel, payload)), None, False)
+            now = self._clock()
+            kept = self._kept_of(channel, now)
+            before = kept.keys.get(key)
+            if before is not None and before[1] > now:
+                return Receipt(0, before[0], True)
+            position = kept.append(payload, now, rule)
+            if key:
+                kept.keys[key] = (position, now + max(KEY_SECONDS, rule.age))
+            return Receipt(self._post(Note(channel, kept.entries[-1][1])), position, False)
+
+    def recover(self, requests: Sequence[tuple[str, str | None]]) -> list[Recovery]:
+        answers = []
+        for channel, since in requests:
+            rule = self.rules.of(check_channel(channel))
+            if rule is None:
+                raise ValueError(f"channel {channel!r} has no history, see --history")
+            asked = None if since is None else Position.parse(since)
+            with self._lock:
+                now = self._clock()
+                kept = self._kept_of(channel, now)
+                newest = Position(kept.epoch, kept.offset)
+                distance = newest.distance_from(asked) or 0
+                fresh = [each for at, each in kept.entries if at >= now - rule.age]
+            payloads = fresh[max(len(fresh) - distance, 0) :]
+            answers.append(recovery(channel, newest, asked, payloads))
+        return answers
+
+    def channels(self, pattern: str = "*") -> dict[str, int]:
+        matches = matcher(pattern)
+        with self._lock:
+            return {
+                channel: len(self._subscribers[channel])
+                for channel in sorted(self._subscribers)
+                if matches(channel)
+            }
+
+    def _kept_of(self, channel: str, now: float) -> "_Kept":
+        """The history of a channel (the lock is held)."""
+        kept = self._kept.get(channel)
+        if kept is None or kept.until < now:
+            if len(self._kept) >= MAX_KEPT:
+                self._kept = {name: each for name, each in self._kept.items() if each.until >= now}
+            if len(self._kept) >= MAX_KEPT:
+                del self._kept[next(iter(self._kept))]  # who returns to it finds another epoch
+            kept = self._kept[channel] = _Kept(now)
+        return kept
 
     def open_subscriber(
         self,
         on_event: Callable[[Event], None],
-        on_reconnect: Callable[[], None] | None = None,
+        on_reconnect: Callable[[list[str] | None], None] | None = None,
     ) -> Subscriber:
         return _MemorySubscriber(self, on_event)
 

@@ -5,6 +5,8 @@ A payload is one kind byte and the body::
     b"t" + UTF-8       a str
     b"b" + bytes       a bytes
     b"j" + JSON text   anything else that JSON can hold, without NaN and Infinity
+    b"m" + b"+" or b"-" + UTF-8    presence: a member came, or went
+    b"p" + POSITION + b":" + payload    one of the above, with its place in the channel's history
 
 The kind byte is what lets a text message come out as text and a binary one as binary, though the
 store carries bytes; the body is what a WebSocket frame carries, so a delivery copies it and never
@@ -19,12 +21,18 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from gpulse.store.history import Position
+
 MAX_PAYLOAD = 4 * 1024 * 1024
 """The longest payload in bytes, the kind byte included.  A publish of more is refused, and what a
 foreign program publishes beyond it is not delivered.  A page of 5,000 sockets that gets one such
 message already moves 20 GB."""
 
-TEXT, BINARY, JSON = "t", "b", "j"
+TEXT, BINARY, JSON, PRESENCE = "t", "b", "j", "m"
+GAP = "g"
+"""The kind of an event that never travels: messages were lost on the way to this worker."""
+MAX_POSITION = 40
+"""Bytes of a position: an epoch of 16, a dash, an offset of 20."""
 
 _UNSET: Any = object()
 
@@ -54,21 +62,35 @@ def encode(message: Any, default: Callable[[Any], Any] | None = None) -> bytes:
     return payload
 
 
+def encode_presence(joined: bool, member: str) -> bytes:
+    """The payload that says that the first socket of ``member`` came, or its last one went."""
+    return (b"m+" if joined else b"m-") + member.encode()
+
+
 class Event:
     """One message that arrived on a channel; shared by all receivers of a worker, so read-only."""
 
-    __slots__ = ("_message", "_text", "channel", "data", "frame", "kind")
+    __slots__ = ("_message", "_text", "channel", "data", "forms", "kind", "position")
 
-    def __init__(self, channel: str, kind: str, data: bytes, text: str | None = None) -> None:
+    def __init__(
+        self,
+        channel: str,
+        kind: str,
+        data: bytes,
+        text: str | None = None,
+        position: str | None = None,
+    ) -> None:
         self.channel = channel
         self.kind = kind
-        """``TEXT``, ``BINARY`` or ``JSON``."""
+        """``TEXT``, ``BINARY``, ``JSON``, ``PRESENCE`` or ``GAP``."""
         self.data = data
-        """The body as bytes: UTF-8 for ``TEXT`` and ``JSON``."""
+        """The body as bytes: UTF-8 but for ``BINARY``."""
+        self.position = position
+        """Where it stands in the channel's history, as text; None without a history."""
         self._text = text
         self._message = _UNSET
-        self.frame: Any = None
-        """Where the first WebSocket that sends the event leaves its frame for the others."""
+        self.forms: dict[Any, Any] = {}
+        """Where the first receiver of a form leaves its encoding for the others."""
 
     @property
     def text(self) -> str:
@@ -103,13 +125,20 @@ def decode(channel: str, payload: bytes) -> Event:
 
     UTF-8 is checked here, because one ill-formed text frame makes every browser close its socket.
 
-    :raises ValueError: empty, too long, of unknown kind or not UTF-8.
+    :raises ValueError: empty, too long, of unknown kind, with a bad position or not UTF-8.
     """
-    if len(payload) > MAX_PAYLOAD:
+    if len(payload) > MAX_PAYLOAD + MAX_POSITION + 2:
         raise ValueError(f"a payload of {len(payload)} bytes is over {MAX_PAYLOAD}")
     kind, body = payload[:1], payload[1:]
+    position = None
+    if kind == b"p":
+        written, _, payload = body.partition(b":")
+        position = str(Position.parse(written.decode("ascii", "replace")))
+        kind, body = payload[:1], payload[1:]
     if kind == b"b":
-        return Event(channel, BINARY, body)
+        return Event(channel, BINARY, body, None, position)
     if kind in (b"t", b"j"):
-        return Event(channel, kind.decode(), body, body.decode())
+        return Event(channel, kind.decode(), body, body.decode(), position)
+    if kind == b"m" and body[:1] in (b"+", b"-"):
+        return Event(channel, PRESENCE, body, body.decode(), position)
     raise ValueError(f"a payload of unknown kind {kind!r}: not published by gpulse")

@@ -8,7 +8,17 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from gpulse.errors import PublishError, StoreError, SubscribeError
-from gpulse.store.base import LEASE, Holding, Note, Store, Subscriber, check_channel
+from gpulse.historyrules import HistoryRules
+from gpulse.store.base import (
+    LEASE,
+    Holding,
+    Note,
+    Receipt,
+    Recovery,
+    Store,
+    Subscriber,
+    check_channel,
+)
 from gpulse.store.message import Event
 
 HINT = (
@@ -20,8 +30,16 @@ HINT = (
 class MissingStore(Store):
     """Every use raises, or hands ``done``, an error with ``HINT``."""
 
-    def publish(self, channel: str, payload: bytes) -> int:
+    rules = HistoryRules()
+
+    def publish(self, channel: str, payload: bytes, *, key: str = "") -> Receipt:
         raise PublishError(HINT)
+
+    def recover(self, requests: Sequence[tuple[str, str | None]]) -> list[Recovery]:
+        self._refuse()
+
+    def channels(self, pattern: str = "*") -> dict[str, int]:
+        self._refuse()
 
     def join(
         self,
@@ -66,7 +84,7 @@ class MissingStore(Store):
     def open_subscriber(
         self,
         on_event: Callable[[Event], None],
-        on_reconnect: Callable[[], None] | None = None,
+        on_reconnect: Callable[[list[str] | None], None] | None = None,
     ) -> Subscriber:
         return _MissingSubscriber()
 

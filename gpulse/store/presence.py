@@ -33,7 +33,7 @@ from typing import Any
 
 from gpulse.errors import StoreError
 from gpulse.store.base import LEASE, NOT_HELD, Holding, Note, Store, check_channel, check_name
-from gpulse.store.message import encode
+from gpulse.store.message import encode, encode_presence
 
 PATIENCE = 2.0
 """Seconds to wait for the worker's other joins and leaves; each takes 0.1 ms, or fails fast."""
@@ -87,8 +87,11 @@ class Presence:
         :raises StoreError: the store is away; the member has not joined, so do not ``leave``.
         :raises ValueError: a bad channel, member or message.
         """
+        return self._join(channel, member, _note(channel, hello), _note(channel, will))
+
+    def _join(self, channel: str, member: str, hello: Note | None, will: Note | None) -> bool:
         pair = (check_channel(channel), check_name("member", member))
-        holding = Holding(channel, member, _note(channel, will), _note(channel, hello))
+        holding = Holding(channel, member, will, hello)
         with self._in_turn():
             self._start()
             entry = self._mirror.get(pair)
@@ -99,6 +102,11 @@ class Presence:
                 total = self._store.join(channel, member, self.owner, holding.will, holding.hello)
             self._mirror[pair] = _Entry(1, holding)
             return total == 1
+
+    def enter(self, channel: str, member: str) -> bool:
+        """As :meth:`join`; its messages are events of presence, ``on_presence`` of a consumer."""
+        hello, will = encode_presence(True, member), encode_presence(False, member)
+        return self._join(channel, member, Note(channel, hello), Note(channel, will))
 
     def leave(self, channel: str, member: str) -> bool:
         """One socket of ``member`` less; True if it was the last one anywhere.
@@ -132,6 +140,16 @@ class Presence:
         :raises StoreError: the store is away.
         """
         return sorted(self._store.members(check_channel(channel)))
+
+    def roster(self, channel: str) -> dict[str, int]:
+        """Each member of ``channel`` with its sockets, over all workers and machines.
+
+        A worker tells the store of a member's first and last socket only, so several sockets of one
+        member on one worker count as one.
+
+        :raises StoreError: the store is away.
+        """
+        return self._store.members(check_channel(channel))
 
     def nudge(self) -> None:
         """Beat soon: the store was away.  From any thread, the hub's too; blocks nobody."""

@@ -82,7 +82,7 @@ class RedisSubscriber(Subscriber):
         url: StoreURL,
         prefix: bytes,
         on_event: Callable[[Event], None],
-        on_reconnect: Callable[[], None] | None = None,
+        on_reconnect: Callable[[list[str] | None], None] | None = None,
     ) -> None:
         self._ledger = Ledger(MAX_CHANNELS)
         self._wake = gevent.event.Event()
@@ -322,7 +322,7 @@ class RedisSubscriber(Subscriber):
         if self._on_reconnect is None:
             return
         try:
-            self._on_reconnect()
+            self._on_reconnect(None)
         except Exception:
             _log.exception("what was to happen after a reconnect failed")
 

@@ -18,9 +18,12 @@ from geventwebsocket.websocket import MSG_ALREADY_CLOSED, MSG_SOCKET_DEAD, WebSo
 from gpulse.http.endings import ClientGone, Refusal
 from gpulse.http.exchange import Exchange
 from gpulse.http.upgrade import Upgrade
+from gpulse.websocket.closecodes import NORMAL
 from gpulse.websocket.frames import BINARY, TEXT
 from gpulse.websocket.handshake import HandshakeError, accept
-from gpulse.websocket.session import NORMAL, Sockets, WebSocketSession
+from gpulse.websocket.session import WebSocketSession
+from gpulse.websocket.shapes import plain
+from gpulse.websocket.sockets import Sockets
 
 THREADS = 64
 """Loops at once on native threads, per worker: each is a thread with its own stack."""
@@ -59,6 +62,7 @@ class _LoopSession(WebSocketSession):
 
     def when_read(self, call: Callable[[], None]) -> None:
         """On the hub: call once when the client has taken all that was sent, or never will."""
+        self.flush()
         if self.is_closed or not self.connection.buffered:
             call()
         else:
@@ -72,6 +76,10 @@ class _LoopSession(WebSocketSession):
     def connection_lost(self) -> None:
         super().connection_lost()
         self._call_readers()
+
+    def taken(self) -> None:
+        """On the hub: the loop took something from the inbox."""
+        self._taken()
 
     def _call_readers(self) -> None:
         readers, self._readers = self._readers, []
@@ -91,7 +99,8 @@ class _LoopSession(WebSocketSession):
 
 
 class _NoHandlers:
-    takes_events = False
+    handled: frozenset[str] = frozenset()
+    shape = staticmethod(plain)
 
     def handle(self, handler: str, *args: object) -> None:
         """Never called: a loop fetches what happened."""
@@ -156,7 +165,7 @@ class LegacyWebSocket(WebSocket):
         if self._session is not None:
             return self._session
         try:
-            headers = accept(self._exchange.environ)
+            headers = accept(self._exchange.environ, deflate=False).headers
         except HandshakeError as error:
             raise Refusal(error.status, error.reason) from None
         if self._makers.are_full:

@@ -4,7 +4,9 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+from gpulse.websocket.deflate import Deflate, is_token, negotiate
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 VERSION = "13"
@@ -23,21 +25,37 @@ class HandshakeError(Exception):
         self.headers = headers or {}
 
 
+class Accepted(NamedTuple):
+    """What a handshake agreed on."""
+
+    headers: list[tuple[str, str]]
+    """The fields of the 101 response."""
+    subprotocol: str | None = None
+    """The one that was chosen."""
+    deflate: Deflate | None = None
+    """How messages may be compressed; None: not at all."""
+
+
 def tokens(value: str) -> list[str]:
     """The members of a comma-separated field, stripped."""
-    return [token for token in (part.strip() for part in value.split(",")) if token]
+    return [token for token in (part.strip(" \t") for part in value.split(",")) if token]
 
 
-def accept(environ: dict[str, Any], subprotocols: Sequence[str] = ()) -> list[tuple[str, str]]:
-    """Check a handshake; returns the fields of the 101 response.
+def accept(
+    environ: dict[str, Any], subprotocols: Sequence[str] = (), deflate: bool = True
+) -> Accepted:
+    """Check a handshake.
+
+    A field that came twice is one value with a comma in it here, as PEP 3333 has it.
 
     :param subprotocols: those the server speaks; the client's first among them is chosen.
-    :raises HandshakeError: 405 not a GET, 426 no upgrade or another version, 400 a bad key.
+    :param deflate: whether compression is agreed on if the client offers it.
+    :raises HandshakeError: 405 not a GET, 426 no upgrade or another version, 400 a bad field.
     """
     if environ["REQUEST_METHOD"] != "GET":
         raise HandshakeError(405, "a WebSocket opens with GET", {"Allow": "GET"})
     if (
-        environ.get("HTTP_UPGRADE", "").lower() != "websocket"
+        "websocket" not in map(str.lower, tokens(environ.get("HTTP_UPGRADE", "")))
         or "upgrade" not in map(str.lower, tokens(environ.get("HTTP_CONNECTION", "")))
         or environ["SERVER_PROTOCOL"] != "HTTP/1.1"
     ):
@@ -46,7 +64,10 @@ def accept(environ: dict[str, Any], subprotocols: Sequence[str] = ()) -> list[tu
             "this address speaks WebSocket; a proxy in between must pass Upgrade and Connection on",
             {"Upgrade": "websocket", "Connection": "Upgrade"},
         )
-    if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != VERSION:
+    version = environ.get("HTTP_SEC_WEBSOCKET_VERSION", "")
+    if "," in version:
+        raise HandshakeError(400, "Sec-WebSocket-Version came more than once")
+    if version != VERSION:
         raise HandshakeError(
             426, "only version 13 of WebSocket is spoken", {"Sec-WebSocket-Version": VERSION}
         )
@@ -63,11 +84,23 @@ def accept(environ: dict[str, Any], subprotocols: Sequence[str] = ()) -> list[tu
         ("Connection", "Upgrade"),
         ("Sec-WebSocket-Accept", base64.b64encode(digest).decode("ascii")),
     ]
-    wanted = tokens(environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL", ""))
-    if any(not name.isascii() for name in wanted):
-        raise HandshakeError(400, "Sec-WebSocket-Protocol is not ASCII")
-    for name in wanted:
-        if name in subprotocols:
-            headers.append(("Sec-WebSocket-Protocol", name))
-            break
-    return headers
+    subprotocol = _subprotocol(environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL", ""), subprotocols)
+    if subprotocol is not None:
+        headers.append(("Sec-WebSocket-Protocol", subprotocol))
+    try:
+        agreed = negotiate(environ.get("HTTP_SEC_WEBSOCKET_EXTENSIONS", ""))
+    except ValueError as error:
+        raise HandshakeError(400, f"Sec-WebSocket-Extensions: {error}") from None
+    if not deflate:
+        agreed = None
+    elif agreed is not None:
+        headers.append(("Sec-WebSocket-Extensions", agreed.response))
+    return Accepted(headers, subprotocol, agreed)
+
+
+def _subprotocol(field: str, spoken: Sequence[str]) -> str | None:
+    """The client's first that we speak."""
+    wanted = tokens(field)
+    if not all(map(is_token, wanted)):
+        raise HandshakeError(400, "Sec-WebSocket-Protocol is not a list of names")
+    return next((name for name in wanted if name in spoken), None)

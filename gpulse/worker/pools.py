@@ -27,11 +27,10 @@ import greenlet
 from gevent import get_hub, spawn
 from gevent.event import Event
 
+from gpulse.worker.lanes import Job, Lanes
 from gpulse.worker.stack import format_stack
 
 log = logging.getLogger("gpulse.worker")
-
-Job = Callable[[], None]
 
 IDLE_SECONDS = 30.0
 """A greenlet that had nothing to do for so long ends and closes its database connections."""
@@ -61,8 +60,13 @@ class Pool(Protocol):
     alive: int
     """Members that exist, detached ones included."""
 
-    queued: int
-    """Jobs that wait."""
+    @property
+    def queued(self) -> int:
+        """Requests that wait."""
+
+    @property
+    def has_waiting(self) -> bool:
+        """Requests or handlers wait."""
 
     detached: int
     """Members that left the bound, see :meth:`detach`."""
@@ -72,7 +76,13 @@ class Pool(Protocol):
 
         Jobs do not raise.  They are hashable, and no two that are equal are under way at once.  The
         queue itself has no bound: whoever submits bounds what he submits (the server by
-        ``limits.queue``, a WebSocket by having at most one job at a time).
+        ``limits.queue``).
+        """
+
+    def submit_handler(self, job: Job) -> None:
+        """Run a WebSocket's job; as :meth:`submit`, in a lane of its own (see :mod:`.lanes`).
+
+        Each socket has at most one at a time, so their number is bounded by that of the sockets.
         """
 
     def cancel(self, job: Job) -> bool:
@@ -191,7 +201,7 @@ class GreenletPool(_FileThreads):
         self._hub = get_hub()
         self._members: set[_PoolGreenlet] = set()
         self._idle: list[_PoolGreenlet] = []
-        self._queue: deque[Job] = deque()
+        self._queue = Lanes()
         self._away: set[greenlet.greenlet] = set()
         self._wake_pending = False
         self._now = time.monotonic()  # at the last retire_idle: a clock that costs nothing
@@ -201,16 +211,28 @@ class GreenletPool(_FileThreads):
 
         self.busy = 0
         self.alive = 0
-        self.queued = 0
         self.detached = 0
 
+    @property
+    def queued(self) -> int:
+        return len(self._queue.requests)
+
+    @property
+    def has_waiting(self) -> bool:
+        return bool(self._queue)
+
     def submit(self, job: Job) -> None:
+        self._submit(job, self._queue.requests)
+
+    def submit_handler(self, job: Job) -> None:
+        self._submit(job, self._queue.handlers)
+
+    def _submit(self, job: Job, lane: deque[Job]) -> None:
         is_hub = greenlet.getcurrent() is self._hub
-        if is_hub and self._idle and not self.queued:
+        if is_hub and self._idle and not self._queue:
             self._start(self._idle.pop(), job)
             return
-        self._queue.append(job)
-        self.queued += 1
+        lane.append(job)
         if is_hub:
             self._dispatch()
         else:
@@ -236,8 +258,8 @@ class GreenletPool(_FileThreads):
         Jobs submitted while this runs (by members: they find themselves not on the hub) wait for
         the next turn, so the loop ends.
         """
-        for _ in range(self.queued):
-            if not self.queued:
+        for _ in range(len(self._queue)):
+            if not self._queue:
                 return
             if self._idle:
                 member = self._idle.pop()
@@ -248,8 +270,7 @@ class GreenletPool(_FileThreads):
                 self.alive += 1
             else:
                 return
-            self.queued -= 1
-            self._start(member, self._queue.popleft())
+            self._start(member, self._queue.take())
 
     def _member(self) -> None:
         me: Any = greenlet.getcurrent()
@@ -267,7 +288,7 @@ class GreenletPool(_FileThreads):
                 if me.is_away:
                     break
                 self.busy -= 1
-                if self.queued:
+                if self._queue:
                     self._wake()
                 if me.ends:
                     break  # its place is free for another
@@ -303,7 +324,6 @@ class GreenletPool(_FileThreads):
             self._queue.remove(job)
         except ValueError:
             return False
-        self.queued -= 1
         return True
 
     def interrupt(self, job: Job, error: BaseException) -> bool:
@@ -351,7 +371,7 @@ class GreenletPool(_FileThreads):
             self.detached = len(self._away)
             member.is_away = True
             self.busy -= 1
-            if self.queued:
+            if self._queue:
                 self._wake()
 
     def retire_idle(self, now: float) -> None:
@@ -377,7 +397,7 @@ class ThreadPool(_FileThreads):
         self._hub_calls: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
         self._async = get_hub().loop.async_()
         self._async.start(self._run_hub_calls)
-        self._queue: deque[Job] = deque()
+        self._queue = Lanes()
         self._condition = threading.Condition(threading.Lock())
         self._running: dict[Job, int] = {}
         self._away: set[int] = set()
@@ -388,13 +408,25 @@ class ThreadPool(_FileThreads):
 
         self.busy = 0
         self.alive = 0
-        self.queued = 0
         self.detached = 0
 
+    @property
+    def queued(self) -> int:
+        return len(self._queue.requests)
+
+    @property
+    def has_waiting(self) -> bool:
+        return bool(self._queue)
+
     def submit(self, job: Job) -> None:
+        self._submit(job, self._queue.requests)
+
+    def submit_handler(self, job: Job) -> None:
+        self._submit(job, self._queue.handlers)
+
+    def _submit(self, job: Job, lane: deque[Job]) -> None:
         with self._condition:
-            self._queue.append(job)
-            self.queued += 1
+            lane.append(job)
             if self._waiting >= len(self._queue):
                 self._condition.notify()
             elif self.alive - self.detached < self.size:
@@ -424,8 +456,7 @@ class ThreadPool(_FileThreads):
                     while not self._queue:
                         self._condition.wait()
                     self._waiting -= 1
-                    job = self._queue.popleft()
-                    self.queued -= 1
+                    job = self._queue.take()
                     self.busy += 1
                     self._running[job] = me
                 try:
@@ -449,7 +480,6 @@ class ThreadPool(_FileThreads):
                 self._queue.remove(job)
             except ValueError:
                 return False
-            self.queued -= 1
             return True
 
     def interrupt(self, job: Job, error: BaseException) -> bool:

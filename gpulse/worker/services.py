@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from gpulse.store.base import Store
 from gpulse.store.fanout import Fanout
 from gpulse.store.presence import Presence
-from gpulse.websocket.session import Sockets
+from gpulse.websocket.sockets import Sockets
+from gpulse.websocket.watch import AccountWatch
 from gpulse.worker.pools import Pool
 
 ENVIRON_KEY = "gpulse.services"
@@ -21,3 +22,4 @@ class Services:
     store: Store
     fanout: Fanout
     presence: Presence
+    accounts: AccountWatch

@@ -42,9 +42,10 @@ def watch_master(handover: Handover, orphaned: Callable[[], None], patience: flo
         if handover.store_pid:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(handover.store_pid, signal.SIGKILL)
-        orphaned()
+        # Before the worker hears of it, which may end at once.
         if handover.runtime_dir:
             shutil.rmtree(handover.runtime_dir, ignore_errors=True)
+        orphaned()
         sleep(patience)
         os._exit(EXIT_STATUS)
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from gpulse import logs, store
+from gpulse import logs, runtimedir, store
 from gpulse.config import Config
 from gpulse.errors import FileError, StoreError
 from gpulse.handover import Handover
@@ -84,13 +84,17 @@ class Worker:
 
         from gpulse.connection.timers import DeadlineWheel, Turner
         from gpulse.connection.tlscontext import build_context
+        from gpulse.historyrules import HistoryRules
         from gpulse.http.accesslog import AccessLog
         from gpulse.http.limits import Limits
         from gpulse.http.server import HttpServer
         from gpulse.store.fanout import Fanout
+        from gpulse.store.historian import Historian
         from gpulse.store.presence import Presence
         from gpulse.websocket.compat import LegacyWebSockets
-        from gpulse.websocket.session import SocketLimits, Sockets
+        from gpulse.websocket.limits import SocketLimits
+        from gpulse.websocket.sockets import Sockets
+        from gpulse.websocket.watch import AccountWatch
         from gpulse.worker.application import close_database_connections
         from gpulse.worker.pools import GreenletPool, Pool, ThreadPool
         from gpulse.worker.services import ENVIRON_KEY, Services
@@ -114,17 +118,24 @@ class Worker:
         self.wheel = DeadlineWheel(time.monotonic())
         self._turner = Turner(self._loop, self.wheel)
         self.store = store.open_store(
-            handover.store_url, config.pulse_app_name, config.workers, self.pool.call_hub
+            handover.store_url,
+            config.pulse_app_name,
+            config.workers,
+            self.pool.call_hub,
+            HistoryRules(config.history),
         )
         self.presence = Presence(self.store, self.pool.spawn)
-        self.fanout = Fanout(self.store, on_reconnect=self.presence.nudge)
+        historian = Historian(self.store, self.pool.spawn, self.pool.call_hub)
+        self.fanout = Fanout(self.store, historian, on_reconnect=self.presence.nudge)
         self.sockets = Sockets(
             self.pool,
             self.wheel,
             config.max_websockets,
-            SocketLimits(),
+            SocketLimits.of(config),
             self.fanout.remove_all,
+            self._loop.run_callback,
         )
+        self.accounts = AccountWatch(self.sockets.identities, self.fanout, self.pool)
         self._access_log: AccessLog | None = None
         if config.access_log is not None:
             # Patient: a syslog that is away for a moment is no reason for a worker not to start.
@@ -149,7 +160,12 @@ class Worker:
             tls=build_context(handover.tls) if handover.tls is not None else None,
             environ={
                 ENVIRON_KEY: Services(
-                    self.pool, self.sockets, self.store, self.fanout, self.presence
+                    self.pool,
+                    self.sockets,
+                    self.store,
+                    self.fanout,
+                    self.presence,
+                    self.accounts,
                 )
             },
         )
@@ -161,6 +177,7 @@ class Worker:
         from gpulse.worker.watchdog import watch_master
 
         store.install(self.store)
+        self._announce()
         self._on_signal(signal.SIGTERM, self._stop)
         self._on_signal(signal.SIGINT, self._stop_quickly)
         self._on_signal(signal.SIGQUIT, self._stop_quickly)
@@ -187,6 +204,19 @@ class Worker:
         self._stopped.wait()
         self._drain()
         return 0
+
+    def _announce(self) -> None:
+        """Let the site's other processes find its embedded store."""
+        directory, config = self.handover.runtime_dir, self.config
+        if not directory:
+            return
+        site = runtimedir.Site(
+            self.handover.store_url, config.pulse_app_name, store.settings_file(), config.history
+        )
+        try:
+            runtimedir.announce(directory, site)
+        except OSError as error:
+            log.warning("other processes will not find the embedded store: %s", error)
 
     def _describe_pool(self) -> str:
         kind = "greenlets" if self.config.greenlet is not None else "threads"
@@ -222,6 +252,7 @@ class Worker:
         board.set(Cell.SLOW_CLOSED_TOTAL, sockets.slow_closed)
         board.set(Cell.LOG_DROPPED_TOTAL, sum(writer.dropped for writer in self._writers))
         pool.retire_idle(now)
+        self.accounts.tick(now)
         if self._access_log is not None:
             self._access_log.tell_left_out()
 
@@ -274,7 +305,7 @@ class Worker:
         self.server.hurry_idle(time.monotonic() + IDLE_GRACE)
         self.sockets.drain()
         for turn in itertools.count():
-            if not self.server.connections and not self.pool.busy and not self.pool.queued:
+            if not self.server.connections and not self.pool.busy and not self.pool.has_waiting:
                 break
             if self._quick or time.monotonic() >= deadline:
                 self._log_unfinished()

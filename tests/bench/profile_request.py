@@ -50,7 +50,8 @@ from gpulse.http.limits import Limits
 from gpulse.http.server import HttpServer
 from gpulse.logs import LineWriter
 from gpulse.websocket.compat import LegacyWebSockets
-from gpulse.websocket.session import SocketLimits, Sockets
+from gpulse.websocket.limits import SocketLimits
+from gpulse.websocket.sockets import Sockets
 from gpulse.worker.application import load
 from gpulse.worker.pools import GreenletPool
 

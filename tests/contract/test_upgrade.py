@@ -11,6 +11,7 @@ from gpulse.websocket import compat
 from gpulse.websocket.frames import TEXT
 from gpulse.websocket.handshake import accept
 from gpulse.websocket.session import WebSocketSession
+from gpulse.websocket.shapes import plain
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +22,8 @@ def quiet(caplog):
 class Echo:
     """What a consumer is to its session."""
 
-    takes_events = False
+    handled = frozenset()
+    shape = staticmethod(plain)
     session = None
 
     def __init__(self, site):
@@ -56,7 +58,7 @@ def parked(headers=(), seen=None):
             session.start(data)
             return session
 
-        environ["gpulse.exchange"].upgrade = Upgrade(accept(environ), open_protocol)
+        environ["gpulse.exchange"].upgrade = Upgrade(accept(environ).headers, open_protocol)
         start_response("101 Switching Protocols", list(headers))
         return []
 

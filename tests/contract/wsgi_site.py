@@ -22,7 +22,8 @@ from gpulse.http.accesslog import AccessLog
 from gpulse.http.limits import Limits
 from gpulse.http.server import HttpServer
 from gpulse.websocket.compat import LegacyWebSockets
-from gpulse.websocket.session import SocketLimits, Sockets
+from gpulse.websocket.limits import SocketLimits
+from gpulse.websocket.sockets import Sockets
 from gpulse.worker.pools import ThreadPool
 
 DEADLINE = 10.0

@@ -8,7 +8,7 @@ from gpulse.config import Config
 from gpulse.http.limits import Limits
 from gpulse.master.policy import DRAIN_GRACE, LASTING
 from gpulse.master.sidecar import STOP_SECONDS
-from gpulse.websocket.session import SocketLimits
+from gpulse.websocket.limits import SocketLimits
 
 DEPLOY = Path(__file__).parents[3] / "docs" / "deploy"
 

@@ -52,8 +52,8 @@ def test_only_an_override_of_on_event_takes_events():
         def on_event(self, channel, message, position):
             pass
 
-    assert Listening().takes_events
-    assert not Curious().takes_events
+    assert Listening().handled == {"on_event"}
+    assert Curious().handled == frozenset()
 
 
 @pytest.mark.parametrize(

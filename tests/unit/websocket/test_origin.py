@@ -40,7 +40,7 @@ TRUSTED = ["https://app.example", "https://*.shop.example", "http://10.0.0.1:800
         ("https://app.example", "x.example", True, True),
         ("http://app.example", "x.example", False, False),
         ("https://a.shop.example", "x.example", True, True),
-        ("https://shop.example", "x.example", True, False),
+        ("https://shop.example", "x.example", True, True),
         ("https://evilshop.example", "x.example", True, False),
         ("http://10.0.0.1:8000", "x.example", False, True),
         ("http://10.0.0.1", "x.example", False, False),

@@ -1,6 +1,8 @@
 """An open WebSocket on a fake connection, with the client's side of ``websockets`` as the peer."""
 
 import logging
+import zlib
+from dataclasses import replace
 
 import pytest
 from websockets.frames import Frame, Opcode
@@ -9,10 +11,15 @@ from websockets.protocol import Protocol as WireProtocol
 
 from gpulse.connection.timers import NEVER, DeadlineWheel
 from gpulse.store.message import Event
+from gpulse.websocket.deflate import Deflate
 from gpulse.websocket.frames import BINARY, TEXT
-from gpulse.websocket.session import SocketLimits, Sockets, WebSocketSession
+from gpulse.websocket.limits import SocketLimits
+from gpulse.websocket.outlet import HELD, IN_A_ROW
+from gpulse.websocket.session import WebSocketSession
+from gpulse.websocket.shapes import plain
+from gpulse.websocket.sockets import Sockets
 
-LIMITS = SocketLimits(message=200, inbox=4, events=3, outgoing=1000)
+LIMITS = SocketLimits(message=200, inbox=4, events=3, outgoing=1000, compress_from=50)
 
 
 class FakeConnection:
@@ -30,6 +37,7 @@ class FakeConnection:
         self.deadline = NEVER
         self.drained = None
         self.protocol = None
+        self.flushed = 0
 
     @property
     def buffered(self):
@@ -50,6 +58,7 @@ class FakeConnection:
         """The peer reads all that waits."""
         self.stuck = False
         waiting, self.waiting = self.waiting, []
+        self.flushed += sum(map(len, waiting))
         for data in waiting:
             self.peer_core.receive_data(data)
         drained, self.drained = self.drained, None
@@ -68,6 +77,13 @@ class FakeConnection:
         dropped = sum(map(len, self.waiting[1:]))
         del self.waiting[1:]
         return dropped
+
+    def drop_oldest(self, size):
+        count = freed = 0
+        while len(self.waiting) > 1 and freed < size:
+            freed += len(self.waiting.pop(1))
+            count += 1
+        return count, freed
 
     def pause_reading(self):
         self.reading = False
@@ -102,8 +118,12 @@ class FakePool:
     def __init__(self):
         self.jobs = []
 
-    def submit(self, job):
+    def submit_handler(self, job):
         self.jobs.append(job)
+
+    @property
+    def has_waiting(self):
+        return bool(self.jobs)
 
     def call_hub(self, call, *args):
         call(*args)
@@ -116,12 +136,16 @@ class FakePool:
 class Consumer:
     """The application's side: remembers, and does what the test gave it to do."""
 
+    shape = staticmethod(plain)
+
     def __init__(self, takes_events):
-        self.takes_events = takes_events
+        self.handled = frozenset({"on_event"} if takes_events else ())
         self.seen = []
         self.reactions = {}
 
     def handle(self, handler, *args):
+        if handler == "on_event":
+            args = (args[0].channel, args[0].message, args[0].position)
         self.seen.append((handler, *args))
         reaction = self.reactions.get(handler)
         if reaction is not None:
@@ -131,14 +155,32 @@ class Consumer:
 class Rig:
     """``opened``: whether on_open has run."""
 
-    def __init__(self, opened=True, takes_events=False, limit=10, early=b""):
+    def __init__(
+        self,
+        opened=True,
+        takes_events=False,
+        limit=10,
+        early=b"",
+        limits=LIMITS,
+        deflate=None,
+        call_soon=None,
+    ):
         self.client = WireProtocol(CLIENT, state=OPEN, max_size=None)
         self.pool = FakePool()
         self.forgotten = []
-        self.sockets = Sockets(self.pool, DeadlineWheel(0.0), limit, LIMITS, self.forgotten.append)
+        self.now = 1000.0
+        self.sockets = Sockets(
+            self.pool,
+            DeadlineWheel(0.0),
+            limit,
+            limits,
+            self.forgotten.append,
+            call_soon or (lambda call: call()),
+            lambda: self.now,
+        )
         self.consumer = Consumer(takes_events)
         self.connection = FakeConnection(self.client)
-        self.session = WebSocketSession(self.connection, self.sockets, self.consumer)
+        self.session = WebSocketSession(self.connection, self.sockets, self.consumer, None, deflate)
         self.connection.protocol = self.session
         self.session.start(early)
         if opened:
@@ -235,18 +277,26 @@ class TestMessages:
         rig.pool.run()
         assert rig.consumer.seen == [("on_open",), ("on_message", "early")]
 
-    def test_one_handler_runs_at_a_time(self):
+    def test_one_handler_runs_at_a_time_and_those_that_wait_run_in_a_row(self):
         rig = Rig()
         rig.sent(("text", b"a"), ("text", b"b"))
         assert len(rig.pool.jobs) == 1
         rig.pool.jobs.pop(0)()
+        assert rig.pool.jobs == []
+        assert rig.consumer.seen == [("on_message", "a"), ("on_message", "b")]
+
+    def test_a_row_ends_so_that_others_get_their_turn(self):
+        rig = Rig(limits=replace(LIMITS, inbox=100))
+        for _ in range(IN_A_ROW + 1):
+            rig.sent(("text", b"x"))
+        rig.pool.jobs.pop(0)()
+        assert len(rig.consumer.seen) == IN_A_ROW
         assert len(rig.pool.jobs) == 1
-        assert rig.consumer.seen == [("on_message", "a")]
 
     def test_a_socket_with_much_to_do_goes_behind_others(self):
         rig = Rig()
         rig.sent(("text", b"a"), ("text", b"b"))
-        rig.pool.submit(lambda: rig.consumer.seen.append("another's"))
+        rig.pool.submit_handler(lambda: rig.consumer.seen.append("another's"))
         rig.pool.run()
         assert rig.consumer.seen == [("on_message", "a"), "another's", ("on_message", "b")]
 
@@ -260,7 +310,8 @@ class TestMessages:
         rig.sent(("text", b"x"))
         assert not rig.connection.reading
         rig.pool.run()
-        assert states == [False, False, True, True]
+        assert states == [False] * LIMITS.inbox
+        assert rig.connection.reading
 
     def test_a_ping_is_answered_without_a_handler(self):
         rig = Rig()
@@ -291,7 +342,7 @@ class TestSending:
         assert rig.sockets.slow_closed == 1
         assert rig.connection.buffered < LIMITS.outgoing
         rig.connection.flush()
-        assert rig.close_code == 1008
+        assert rig.close_code == 4408
         assert rig.connection.half_closed
 
     def test_nothing_is_sent_behind_a_close(self):
@@ -301,8 +352,7 @@ class TestSending:
         assert rig.received == []
         assert rig.session.is_closing
 
-    def test_while_bytes_wait_the_deadline_is_the_stall_and_afterwards_the_ping(self, monkeypatch):
-        monkeypatch.setattr("time.monotonic", lambda: 1000.0)
+    def test_while_bytes_wait_the_deadline_is_the_stall_and_afterwards_the_ping(self):
         rig = Rig()
         assert rig.connection.deadline == 1000.0 + LIMITS.ping_interval
         rig.connection.stuck = True
@@ -327,9 +377,10 @@ class TestEvents:
         shared = event("x")
         rigs = [Rig(), Rig()]
         rigs[0].session.deliver(shared)
-        frame = shared.frame
+        forms = dict(shared.forms)
         rigs[1].session.deliver(shared)
-        assert shared.frame is frame
+        assert list(shared.forms.items()) == list(forms.items())
+        assert len(forms) == 1
         assert [rig.received for rig in rigs] == [["x"], ["x"]]
 
     def test_they_wait_until_on_open_has_run_and_sent(self):
@@ -342,9 +393,12 @@ class TestEvents:
 
     def test_too_many_before_on_open_has_run_close_the_socket(self):
         rig = Rig(opened=False)
-        for _ in range(LIMITS.events + 1):
-            rig.session.deliver(event("x"))
-        assert rig.close_code == 1008
+        one = event("x")
+        for _ in range(HELD):
+            rig.session.deliver(one)
+        assert rig.close_code is None
+        rig.session.deliver(one)
+        assert rig.close_code == 4408
         assert rig.sockets.slow_closed == 1
 
     def test_a_handler_gets_them_in_order_with_messages(self):
@@ -364,7 +418,7 @@ class TestEvents:
         rig = Rig(takes_events=True)
         for _ in range(LIMITS.events + 1):
             rig.session.deliver(event("x"))
-        assert rig.close_code == 1008
+        assert rig.close_code == 4408
 
     def test_a_handler_that_keeps_up_gets_any_number(self):
         rig = Rig(takes_events=True)
@@ -404,7 +458,7 @@ class TestClosing:
     def test_a_client_that_never_answers_our_close_is_cut(self):
         rig = Rig()
         rig.session.close()
-        rig.session.deadline_passed(0.0)
+        rig.session.deadline_passed(rig.now)
         rig.pool.run()
         assert rig.connection.lost
         assert rig.consumer.seen == [("on_close", 1000, "")]
@@ -547,30 +601,30 @@ class TestFaults:
 class TestSilence:
     def test_it_is_met_with_a_ping_and_a_pong_is_enough(self):
         rig = Rig()
-        rig.session.deadline_passed(0.0)
+        rig.session.deadline_passed(rig.now)
         assert rig.client.events_received()[0].opcode is Opcode.PING
         rig.pump()
-        rig.session.deadline_passed(0.0)
+        rig.session.deadline_passed(rig.now)
         assert not rig.connection.lost
 
     def test_anything_at_all_is_a_sign_of_life(self):
         rig = Rig()
-        rig.session.deadline_passed(0.0)
+        rig.session.deadline_passed(rig.now)
         rig.raw(Frame(Opcode.TEXT, b"x").serialize(mask=True)[:1])
-        rig.session.deadline_passed(0.0)
+        rig.session.deadline_passed(rig.now)
         assert not rig.connection.lost
 
     def test_no_answer_to_a_ping_cuts_the_connection(self):
         rig = Rig()
-        rig.session.deadline_passed(0.0)
-        rig.session.deadline_passed(0.0)
+        rig.session.deadline_passed(rig.now)
+        rig.session.deadline_passed(rig.now)
         assert rig.connection.lost
 
     def test_bytes_that_wait_until_the_deadline_cut_it_too(self):
         rig = Rig()
         rig.connection.stuck = True
         rig.session.send(TEXT, b"x")
-        rig.session.deadline_passed(0.0)
+        rig.session.deadline_passed(rig.now)
         assert rig.connection.lost
 
 
@@ -586,3 +640,173 @@ class TestSockets:
         rig.sockets.drain()
         assert rig.close_code == 1012
         assert rig.sockets.are_full
+
+
+class Turn:
+    """Keeps what is to run at the end of a turn of the hub until the test ends it."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, call):
+        self.calls.append(call)
+
+    def end(self):
+        calls, self.calls = self.calls, []
+        for call in calls:
+            call()
+
+
+class TestOutbox:
+    def test_the_messages_of_one_turn_leave_in_one_piece(self):
+        turn = Turn()
+        rig = Rig(call_soon=turn)
+        pieces = []
+        rig.connection.write = pieces.append
+        for text in ("a", "b", "c"):
+            rig.session.deliver(event(text))
+        rig.session.send(TEXT, b"d")
+        assert pieces == []
+        assert len(turn.calls) == 1
+        turn.end()
+        assert pieces == [b"\x81\x01a\x81\x01b\x81\x01c\x81\x01d"]
+        assert rig.sockets.deliveries == 4
+
+    def test_a_close_goes_behind_what_was_sent_in_its_turn(self):
+        turn = Turn()
+        rig = Rig(call_soon=turn)
+        rig.session.send(TEXT, b"last")
+        rig.session.close(4000)
+        turn.end()
+        assert rig.received == ["last"]
+        assert rig.close_code == 4000
+
+    def test_a_socket_that_ended_in_the_turn_is_no_trouble(self):
+        turn = Turn()
+        rig = Rig(call_soon=turn)
+        rig.session.send(TEXT, b"x")
+        rig.connection.abort()
+        turn.end()
+        assert rig.sockets.deliveries == 0
+
+    def test_much_does_not_wait_for_the_end_of_the_turn(self):
+        rig = Rig(call_soon=Turn())
+        for _ in range(64):
+            rig.session.send(TEXT, b"x")
+        assert len(rig.received) == 64
+
+
+class TestRate:
+    LIMITS = replace(LIMITS, rate=2.0, burst=3)
+
+    def test_a_burst_passes_and_more_is_refused_with_the_time_to_wait(self):
+        rig = Rig(limits=self.LIMITS)
+        for _ in range(4):
+            rig.sent(("text", b"x"))
+            rig.pool.run()
+        assert rig.consumer.seen == [("on_message", "x")] * 3 + [("on_rate_exceeded", "x", 0.5)]
+        assert rig.sockets.rate_refused == 1
+
+    def test_time_fills_the_bucket_again(self):
+        rig = Rig(limits=self.LIMITS)
+        for _ in range(6):
+            rig.sent(("text", b"x"))
+            rig.pool.run()
+            rig.now += 0.5
+        assert {seen[0] for seen in rig.consumer.seen} == {"on_message"}
+
+    def test_who_goes_on_is_closed(self):
+        rig = Rig(limits=self.LIMITS)
+        for _ in range(7):
+            rig.sent(("text", b"x"))
+            rig.pool.run()
+        assert rig.close_code == 4429
+
+
+class TestDropping:
+    LIMITS = replace(LIMITS, slow="drop", outgoing=300)
+
+    def test_the_oldest_go_and_the_newest_arrive(self):
+        rig = Rig(limits=self.LIMITS)
+        rig.connection.stuck = True
+        for number in range(10):
+            rig.session.send(TEXT, b"%d" % number * 98)
+        assert rig.connection.buffered <= 300
+        rig.connection.flush()
+        received = [message[0] for message in rig.received]
+        assert received == ["0", "8", "9"]  # the first was on the wire
+        assert rig.sockets.dropped == 7
+        assert rig.close_code is None
+
+
+class TestAge:
+    LIMITS = replace(LIMITS, outgoing_age=10.0, outgoing=100_000)
+
+    def test_a_client_whose_messages_grow_old_is_closed(self):
+        rig = Rig(limits=self.LIMITS)
+        rig.connection.stuck = True
+        rig.session.send(TEXT, b"old")
+        rig.now += 9.0
+        rig.session.send(TEXT, b"young")
+        assert not rig.session.is_closing
+        rig.now += 2.0
+        rig.session.send(TEXT, b"younger")
+        assert rig.session.is_closing
+        rig.connection.flush()
+        assert rig.close_code == 4408
+
+
+class TestIdle:
+    LIMITS = replace(LIMITS, idle_timeout=50.0)
+
+    def test_pongs_are_no_messages(self):
+        rig = Rig(limits=self.LIMITS)
+        for _ in range(3):
+            rig.now = rig.connection.deadline
+            rig.session.deadline_passed(rig.now)
+            rig.pump()
+        assert rig.now == 1050.0
+        assert rig.close_code == 4408
+
+    def test_a_message_begins_the_time_anew(self):
+        rig = Rig(limits=self.LIMITS)
+        rig.now += 49.0
+        rig.sent(("text", b"x"))
+        rig.now += 49.0
+        rig.session.deadline_passed(rig.now)
+        assert rig.close_code is None
+
+
+class TestCompression:
+    def test_messages_from_the_bound_on_are_compressed(self):
+        rig = Rig(deflate=Deflate(15, ""))
+        pieces = []
+        rig.connection.write = pieces.append
+        rig.session.send(TEXT, b"x" * 49)
+        rig.session.send(TEXT, b"x" * 50)
+        assert [piece[0] for piece in pieces] == [0x81, 0xC1]
+        inflater = zlib.decompressobj(-15)
+        assert inflater.decompress(pieces[1][2:] + b"\0\0\xff\xff") == b"x" * 50
+
+    def test_a_broadcast_is_compressed_once_for_each_window(self):
+        shared = event("x" * 500)
+        rigs = [Rig(deflate=Deflate(bits, "")) for bits in (15, 15, 10)]
+        for rig in rigs:
+            rig.session.deliver(shared)
+        assert len(shared.forms) == 2
+
+
+class TestHolding:
+    def test_what_a_handler_holds_back_goes_out_when_it_releases(self):
+        rig = Rig()
+        rig.session.hold()
+        rig.session.deliver(event("later"))
+        rig.session.send(TEXT, b"first")
+        assert rig.received == ["first"]
+        rig.session.release()
+        assert rig.received == ["later"]
+
+    def test_a_gap_says_nothing_to_a_client_that_knows_no_channels(self):
+        rig = Rig()
+        rig.session.gap("room", None)
+        assert rig.received == []

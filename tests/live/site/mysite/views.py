@@ -108,7 +108,8 @@ def block(request):
 
 
 def publish(request):
-    return HttpResponse(str(gpulse.publish(request.GET["channel"], {"text": request.GET["text"]})))
+    receipt = gpulse.publish(request.GET["channel"], {"text": request.GET["text"]})
+    return HttpResponse(str(receipt.receivers))
 
 
 class Echo(WebSocketConsumer):

@@ -1,0 +1,103 @@
+"""Server-sent events: channels at a URL that browsers read with ``EventSource``.
+
+::
+
+    path("news/events", EventStream.as_view(channels=["news"]))
+
+The view is an ordinary GET through URLs and middleware; after its head the connection is parked, as
+a WebSocket is.  Each message comes as one event whose data are the message as it was published
+(bytes as base64).  On channels with a history a browser that comes back gets what it missed, for
+its ``Last-Event-ID`` says how far it had read.
+
+Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+import base64
+import logging
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from django.http import HttpRequest, HttpResponse
+
+from gpulse.errors import StoreError
+from gpulse.http.exchange import Exchange
+from gpulse.store.message import BINARY as BINARY_EVENT
+from gpulse.store.message import GAP, PRESENCE, Event
+from gpulse.websocket.channels import open_stream
+from gpulse.websocket.consumer import WebSocketConsumer, text
+from gpulse.websocket.eventstream import EventStreamSession, decode_id
+from gpulse.websocket.frames import TEXT
+
+log = logging.getLogger("gpulse.sse")
+
+MAX_ID = 4096
+"""Characters of a Last-Event-ID; a longer one is none of ours."""
+
+
+def as_text(event: Event) -> tuple[int, bytes] | None:
+    """The message as one event's data."""
+    if event.kind in (PRESENCE, GAP):
+        return None
+    if event.kind == BINARY_EVENT:
+        return TEXT, base64.b64encode(event.data)
+    return TEXT, event.data
+
+
+class EventStream(WebSocketConsumer):
+    """A stream of what is published on some channels.
+
+    Override :meth:`get_channels` where they depend on the request, and ``admit`` to refuse; a
+    response or a status of 400 to 499 refuses with it.
+    """
+
+    channels: ClassVar[Sequence[str]] = ()
+    """The channels of every stream of this view."""
+
+    @staticmethod
+    def shape(event: Event) -> tuple[int, bytes] | None:
+        return as_text(event)
+
+    def get_channels(self, request: HttpRequest) -> Sequence[str]:
+        """The channels of this request; as many as ``limits["subscriptions"]`` allows."""
+        return self.channels
+
+    def on_open(self) -> None:
+        session = self._session
+        assert isinstance(session, EventStreamSession)
+        missing = False
+        for channel in self._channels:
+            since = self._positions.get(channel)
+            try:
+                found = self.subscribe(channel, since)
+            except ValueError:  # an identity that is no position
+                found = self.subscribe(channel)
+            except StoreError as error:
+                log.error("%s: %s", type(self).__name__, error)
+                self._services.pool.call_hub(session.close)
+                return
+            missing = missing or found.recovered is False
+            at = since if found.missed else found.position
+            self._services.pool.call_hub(session.at, channel, at)
+        if missing:
+            self.on_gap(self._channels[0], None)
+
+    def on_gap(self, channel: str, position: str | None) -> None:
+        """Messages are missing: tell the page by an event named ``gap``."""
+        self._services.pool.call_hub(self._session.send_frame, b"event: gap\ndata: \n\n")
+
+    # -- the view
+
+    def _handshake(self, environ: dict[str, Any], exchange: Exchange) -> HttpResponse:
+        request = self.request
+        if request.method != "GET":
+            return text(405, "an event stream is read with GET", {"Allow": "GET"})
+        verdict = self.admit(request)
+        if isinstance(verdict, int):
+            return text(verdict - 4000 if 4400 <= verdict < 4500 else 403, "not admitted")
+        refusal = verdict or self._refusal(request)
+        if refusal is not None:
+            return refusal
+        self._channels = list(self.get_channels(request))
+        last = request.headers.get("Last-Event-ID", "")
+        self._positions = decode_id(last) if len(last) <= MAX_ID else {}
+        return open_stream(self, request, environ, exchange)

@@ -1,0 +1,455 @@
+"""Positions, and what a worker makes of a channel's history: no message lost, none twice.  Pure.
+
+A *position* is an epoch and an offset.  Within an epoch the offsets of a channel's messages are
+1, 2, 3 ...; a new epoch says that the count had to start anew, so that nothing is known of what
+lies between it and the one before.
+
+:class:`Track` follows one channel in one worker.  Three things have to fit together: the events
+that arrive live, in order but with holes where the connection was lost; what the store says of the
+past, which may be older or newer than the last live event; and receivers that know the channel up
+to some position.  The rules:
+
+* The worker has a position of its own, that of the last event handed out.  The next event is handed
+  out, an older one is dropped, and any other tells of a hole: events are *held* from then on, and
+  the store is asked for what came after the position.
+* A new receiver is *waiting*: it gets the events that the store has after its own position, then
+  the live ones that came meanwhile (*recent*), then all that follow.  If the store knew more than
+  has arrived here it is *trailing*: live events up to there are not for it.
+* One question to the store at a time, from the oldest position that anybody needs.
+* Where the store's history does not reach back, a receiver is told of the gap, never nothing.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+
+from gpulse.errors import StoreError, SubscribeError
+
+if TYPE_CHECKING:
+    from gpulse.store.base import Recovery
+    from gpulse.store.message import Event
+
+SLACK = 1000
+"""Live events held beyond the size of the history while the store is asked."""
+
+_POSITION = re.compile(r"([a-z0-9]{1,16})-(0|[1-9][0-9]{0,18})")
+
+
+class Position(NamedTuple):
+    """A place in a channel's history."""
+
+    epoch: str
+    """1 to 16 of a-z and 0-9."""
+    offset: int
+    """0 before the first message."""
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.offset}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``EPOCH-OFFSET``.
+
+        :raises ValueError: it is not that.
+        """
+        found = _POSITION.fullmatch(text)
+        if found is None:
+            raise ValueError(f"{text!r:.60} is not a position (EPOCH-OFFSET)")
+        return cls(found[1], int(found[2]))
+
+    def distance_from(self, since: "Position | None") -> int | None:
+        """How many messages came after ``since`` up to here; None if that cannot be known."""
+        if since is None or since.epoch != self.epoch or since.offset > self.offset:
+            return None
+        return self.offset - since.offset
+
+
+class Subscribed(NamedTuple):
+    """What a receiver learns when it was added to a channel."""
+
+    position: str | None
+    """Of the channel's newest message; None: it has no history."""
+    recovered: bool | None
+    """Whether it gets all that it missed; None: it has not said what it knows, or nothing is
+    kept."""
+    missed: int
+    """Events of the past that it gets now."""
+
+
+Done = Callable[[Subscribed | SubscribeError], None]
+
+
+class Receiver(Protocol):
+    """What listens to channels: a WebSocket session, an event stream.  Hashable by identity."""
+
+    def deliver(self, event: "Event") -> None:
+        """Take one event; on the hub's thread, without blocking."""
+
+    def gap(self, channel: str, position: str | None) -> None:
+        """Messages of the channel were lost; it goes on behind ``position``."""
+
+
+class Counts:
+    """What all tracks of a worker count."""
+
+    __slots__ = ("duplicates", "gaps", "missed", "recovered")
+
+    def __init__(self) -> None:
+        self.duplicates = 0
+        """Events that had come before."""
+        self.gaps = 0
+        """Receivers told of a gap."""
+        self.missed = 0
+        """Events of the past handed to receivers."""
+        self.recovered = 0
+        """Holes of this worker that the history filled."""
+
+
+class Receivers:
+    """Those that get each event of a channel."""
+
+    __slots__ = ("_all", "_fixed")
+
+    def __init__(self) -> None:
+        self._all: dict[Receiver, None] = {}
+        self._fixed: tuple[Receiver, ...] | None = None  # as long as nobody comes or goes
+
+    def __contains__(self, receiver: object) -> bool:
+        return receiver in self._all
+
+    def __bool__(self) -> bool:
+        return bool(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[Receiver]:
+        return iter(tuple(self._all))
+
+    def add(self, receiver: Receiver) -> None:
+        self._all[receiver] = None
+        self._fixed = None
+
+    def discard(self, receiver: Receiver) -> bool:
+        """True if it was there."""
+        if receiver not in self._all:
+            return False
+        del self._all[receiver]
+        self._fixed = None
+        return True
+
+    def hand_out(self, event: "Event", failed: Callable[[Receiver], None]) -> int:
+        """Deliver to all; how many there were.
+
+        A receiver that raises is told to ``failed``; one that another one's delivery takes away
+        gets nothing more.
+        """
+        fixed = self._fixed
+        if fixed is None:
+            fixed = self._fixed = tuple(self._all)
+        for receiver in fixed:
+            if self._fixed is not fixed and receiver not in self._all:
+                continue
+            try:
+                receiver.deliver(event)
+            except Exception:
+                failed(receiver)
+        return len(fixed)
+
+
+class _Waiting:
+    __slots__ = ("done", "since")
+
+    def __init__(self, since: Position | None, done: Done) -> None:
+        self.since = since
+        self.done = done
+
+
+class Track:
+    """One channel with a history, in one worker; see the head of this file.
+
+    :param channel: its name.
+    :param size: messages that the store keeps of it.
+    :param ask: asks the store what came after a position (None: for the newest position only); the
+        answer goes to :meth:`answered`.  It is not called again before that.
+    :param failed: told of a receiver that raised.
+    """
+
+    __slots__ = (
+        "_ask",
+        "_asked",
+        "_asked_since",
+        "_channel",
+        "_counts",
+        "_failed",
+        "_held",
+        "_position",
+        "_question",
+        "_recent",
+        "_size",
+        "_trailing",
+        "_waiting",
+        "receivers",
+    )
+
+    def __init__(
+        self,
+        channel: str,
+        size: int,
+        ask: Callable[[str | None, int], None],
+        failed: Callable[[Receiver], None],
+        counts: Counts,
+    ) -> None:
+        self.receivers = Receivers()
+        self._waiting: dict[Receiver, _Waiting] = {}
+        self._trailing: dict[Receiver, Position] = {}
+        self._recent: list[tuple[Position, Event]] = []  # while somebody waits
+        self._held: list[tuple[Position, Event]] | None = None  # since there is a hole
+        self._position: Position | None = None
+        self._asked: tuple[Receiver, ...] | None = None  # for whom the open question is
+        self._asked_since: Position | None = None
+        self._question = 0  # its number
+        self._channel = channel
+        self._size = size
+        self._ask = ask
+        self._failed = failed
+        self._counts = counts
+
+    def __bool__(self) -> bool:
+        """Somebody listens or wants to."""
+        return bool(self.receivers or self._waiting or self._trailing)
+
+    def __contains__(self, receiver: Receiver) -> bool:
+        return receiver in self.receivers or receiver in self._waiting or receiver in self._trailing
+
+    @property
+    def position(self) -> Position | None:
+        """Of the last event handed out; None if none was and nobody asked."""
+        return self._position
+
+    # -- receivers
+
+    def add(self, receiver: Receiver, since: Position | None, done: Done) -> None:
+        """Hand a receiver what it missed and all that follows; the channel is subscribed."""
+        position = self._position
+        if position is not None and self._held is None and since in (None, position):
+            # What it knows is where we are.
+            self.receivers.add(receiver)
+            done(Subscribed(str(position), None if since is None else True, 0))
+            return
+        self._waiting[receiver] = _Waiting(since, done)
+        self._inquire()
+
+    def remove(self, receiver: Receiver) -> Done | None:
+        """Forget a receiver; its ``done`` if that was not called."""
+        if self.receivers.discard(receiver) or self._trailing.pop(receiver, None) is not None:
+            return None
+        waiting = self._waiting.pop(receiver, None)
+        if not self._waiting:
+            self._recent.clear()
+        return waiting.done if waiting is not None else None
+
+    # -- what arrives
+
+    def live(self, event: "Event") -> int:
+        """An event arrived; how many receivers got it now."""
+        assert event.position is not None
+        position = Position.parse(event.position)
+        if self._held is None and self._position is None:
+            self._held = []  # nobody has had anything: the store is being asked where we are
+        if self._held is not None:
+            self._hold(self._held, position, event)
+            return 0
+        assert self._position is not None
+        distance = position.distance_from(self._position)
+        if distance == 1:
+            return self._pass_on(position, event)
+        if position.epoch == self._position.epoch and not distance:
+            self._counts.duplicates += 1
+            return 0
+        self._held = [(position, event)]
+        self._inquire()
+        return 0
+
+    def reconnected(self) -> None:
+        """The connection was lost, and the channel is subscribed again."""
+        self._asked = None  # what was asked before says nothing of what came since
+        self._question += 1
+        if self._position is not None and self._held is None:
+            self._held = []
+        self._inquire()
+
+    def answered(self, question: int, answer: "Recovery | StoreError") -> None:
+        """The store's answer to a question."""
+        if self._asked is None or question != self._question:
+            return  # it was asked anew meanwhile
+        asked, self._asked = self._asked, None
+        if isinstance(answer, StoreError):
+            self._unanswered(asked, answer)
+            return
+        newest, events = Position.parse(answer.position), answer.events
+        held: list[tuple[Position, Event]] = []
+        if self._position is None:
+            self._position = newest
+            held, self._held = self._held or [], None
+        elif self._held is not None or newest.epoch != self._position.epoch:
+            held = self._mend(newest, events)
+        for receiver in asked:
+            waiting = self._waiting.get(receiver)
+            if waiting is not None:
+                self._serve(receiver, waiting, newest, events)
+        self._release(held)
+        if not self._waiting:
+            self._recent.clear()
+        self._inquire()
+
+    # -- how
+
+    def _hold(
+        self, queue: "list[tuple[Position, Event]]", position: Position, event: "Event"
+    ) -> None:
+        queue.append((position, event))
+        if len(queue) > self._size + SLACK:
+            # The hole that this leaves is found as any other.
+            del queue[0]
+
+    def _inquire(self) -> None:
+        """Ask the store, if there is anything to ask and no question is open."""
+        if self._asked is not None or not (self._waiting or self._held is not None):
+            return
+        known = [self._position] if self._held is not None else []
+        known += [waiting.since for waiting in self._waiting.values()]
+        first = next((each for each in known if each is not None), None)
+        since = None
+        if first is not None:
+            # Of two epochs one at least is over, and about that one nobody can say anything.
+            epoch = self._position.epoch if self._position is not None else first.epoch
+            offsets = [each.offset for each in known if each is not None and each.epoch == epoch]
+            since = Position(epoch, min(offsets)) if offsets else first
+        self._asked = tuple(self._waiting)
+        self._asked_since = since
+        self._question += 1
+        self._ask(None if since is None else str(since), self._question)
+
+    def _pass_on(self, position: Position, event: "Event") -> int:
+        """The next event: hand it out."""
+        self._position = position
+        if self._waiting:
+            self._hold(self._recent, position, event)
+        count = self.receivers.hand_out(event, self._failed)
+        if self._trailing:
+            count += self._pass_to_trailing(position, event)
+        return count
+
+    def _pass_to_trailing(self, position: Position, event: "Event") -> int:
+        count = 0
+        for receiver, known in list(self._trailing.items()):
+            if position.epoch == known.epoch and position.offset < known.offset:
+                continue
+            self._trailing.pop(receiver, None)
+            self.receivers.add(receiver)
+            if position != known:
+                self._deliver(receiver, event)
+                count += 1
+        return count
+
+    def _deliver(self, receiver: Receiver, event: "Event") -> None:
+        try:
+            receiver.deliver(event)
+        except Exception:
+            self._failed(receiver)
+
+    def _mend(
+        self, newest: Position, events: "tuple[Event, ...]"
+    ) -> "list[tuple[Position, Event]]":
+        """Fill the hole of this worker, or tell everybody that it cannot be filled.
+
+        :returns: the live events that were held meanwhile.
+        """
+        held, self._held = self._held or [], None
+        distance = newest.distance_from(self._position)
+        if distance is not None and distance <= len(events):
+            self._counts.recovered += 1 if distance else 0
+            for event in events[len(events) - distance :]:
+                assert event.position is not None
+                self._pass_on(Position.parse(event.position), event)
+        else:
+            self._position = newest
+            self._tell_gap(str(newest))
+        return held
+
+    def _release(self, held: "list[tuple[Position, Event]]") -> None:
+        for index, (_, event) in enumerate(held):
+            self.live(event)
+            if self._held is not None:
+                # Another hole: what follows waits as well.
+                self._held.extend(held[index + 1 :])
+                return
+
+    def _serve(
+        self, receiver: Receiver, waiting: _Waiting, newest: Position, events: "tuple[Event, ...]"
+    ) -> None:
+        """Give a receiver what the store says it missed, and what came since."""
+        since = waiting.since
+        distance = newest.distance_from(since)
+        if distance is not None and distance > len(events) and not self._was_asked(since):
+            return  # the store may know more than it was asked about: the next question is for it
+        recovered = None if since is None else distance is not None and distance <= len(events)
+        missed = events[len(events) - distance :] if recovered and distance else ()
+        del self._waiting[receiver]
+        position = self._position
+        assert position is not None
+        if position.epoch != newest.epoch or position.offset >= newest.offset:
+            self.receivers.add(receiver)
+        else:
+            self._trailing[receiver] = newest
+        waiting.done(Subscribed(str(newest), recovered, len(missed)))
+        self._counts.missed += len(missed)
+        for event in missed:
+            self._deliver(receiver, event)
+        self._catch_up(receiver, newest)
+
+    def _was_asked(self, since: Position | None) -> bool:
+        asked = self._asked_since
+        return asked is not None and since is not None and since.distance_from(asked) is not None
+
+    def _catch_up(self, receiver: Receiver, last: Position) -> None:
+        """Hand one receiver the live events behind ``last`` that the others have had."""
+        for position, event in self._recent:
+            if position.epoch == last.epoch and position.offset <= last.offset:
+                continue
+            if position.distance_from(last) != 1:
+                self._counts.gaps += 1
+                receiver.gap(self._channel, str(position))
+            last = position
+            self._deliver(receiver, event)
+
+    def _tell_gap(self, position: str | None) -> None:
+        for receiver in (*self.receivers, *self._trailing):
+            self._counts.gaps += 1
+            try:
+                receiver.gap(self._channel, position)
+            except Exception:
+                self._failed(receiver)
+        for receiver in list(self._trailing):
+            self.receivers.add(receiver)
+        self._trailing.clear()
+
+    def _unanswered(self, asked: tuple[Receiver, ...], error: StoreError) -> None:
+        """The store could not say: those that wait fail, the others are told of a gap."""
+        for receiver in asked:
+            waiting = self._waiting.pop(receiver, None)
+            if waiting is not None:
+                waiting.done(SubscribeError(str(error)))
+        if self._held is not None:
+            held, self._held = self._held, None
+            self._position = None
+            self._tell_gap(None)
+            if held:
+                # From where the channel goes on.
+                position = held[0][0]
+                self._position = Position(position.epoch, position.offset - 1)
+                self._release(held)
+        if not self._waiting:
+            self._recent.clear()
+        self._inquire()

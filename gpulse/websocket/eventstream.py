@@ -1,0 +1,141 @@
+"""An open event stream: a parked HTTP response that never ends (Server-Sent Events).
+
+Runs on the hub.  The client only listens; what it sends is thrown away, up to a bound.  The stream
+ends with its connection, so it has no length; a comment every ``COMMENT`` seconds keeps proxies
+from ending it and finds out a client that is gone.
+
+An event that has a position is preceded by an ``id`` line with the newest position of each channel,
+which browsers send back as ``Last-Event-ID``: ``CHANNEL POSITION CHANNEL POSITION``.
+
+Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+import logging
+from collections.abc import Mapping
+
+from gpulse.connection.connection import Connection
+from gpulse.store.message import Event
+from gpulse.websocket.closecodes import GOING_AWAY, NORMAL
+from gpulse.websocket.limits import SocketLimits
+from gpulse.websocket.outlet import Handlers, Outlet
+from gpulse.websocket.sockets import Sockets
+
+COMMENT = 15.0
+"""Seconds between two signs of life: a quarter of the time after which proxies give up (nginx's
+proxy_read_timeout is 60)."""
+READ_AND_THROWN_AWAY = 65_536
+"""Bytes that a client may send on a stream before it is cut."""
+
+log = logging.getLogger("gpulse.sse")
+
+
+def encode_event(payload: bytes) -> bytes:
+    """One event of the stream; its data are ``payload``, UTF-8 text of any number of lines."""
+    if b"\n" not in payload and b"\r" not in payload:
+        return b"data: %s\n\n" % payload
+    lines = payload.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    return b"".join(b"data: %s\n" % line for line in lines) + b"\n"
+
+
+def encode_id(positions: Mapping[str, str]) -> bytes:
+    """The ``id`` line that names the newest position of each channel."""
+    text = " ".join(f"{channel} {position}" for channel, position in positions.items())
+    return b"id: %s\n" % text.encode()
+
+
+def decode_id(text: str) -> dict[str, str]:
+    """The positions of an ``id``; those that are no pairs are left out."""
+    words = text.split(" ")
+    return dict(zip(words[::2], words[1::2], strict=False))
+
+
+class EventStreamSession(Outlet):
+    """One open stream; what its connection speaks after the head of the response.
+
+    :param connection: owned from now on.
+    :param sockets: the worker's; streams count among its sockets.
+    :param handlers: the application's side.
+    """
+
+    __slots__ = ("_positions", "_thrown_away")
+
+    def __init__(
+        self,
+        connection: Connection,
+        sockets: Sockets,
+        handlers: Handlers,
+        limits: SocketLimits | None = None,
+    ) -> None:
+        super().__init__(connection, sockets, handlers, limits, (handlers.shape, "event-stream"))
+        self._positions: dict[str, str] = {}
+        self._thrown_away = 0
+
+    def start(self, data: bytes) -> None:
+        """Begin."""
+        self._sockets.sessions.add(self)
+        self._put("on_open")
+        self._rest()
+        self.connection.resume_reading()
+        if self._sockets.draining:
+            self.close()
+
+    # -- from the connection
+
+    def data_received(self, data: bytes) -> None:
+        self._thrown_away += len(data)
+        if self._thrown_away > READ_AND_THROWN_AWAY:
+            self.connection.abort()
+
+    def eof_received(self) -> None:
+        self.connection.abort()
+
+    def deadline_passed(self, now: float) -> None:
+        if self._ending or self.connection.buffered:
+            log.debug("%s: takes nothing; the stream is cut", self.connection.peer)
+            self.connection.abort()
+            return
+        self._write(b":\n\n")
+        if not self.connection.is_closing and not self.connection.buffered:
+            self._rest()
+
+    # -- output
+
+    def framed(self, opcode: int, payload: bytes) -> bytes:
+        return encode_event(payload)
+
+    def deliver(self, event: Event) -> None:
+        if event.position is not None and self._held is None:
+            self._positions[event.channel] = event.position
+            self.send_frame(encode_id(self._positions))
+        super().deliver(event)
+
+    def at(self, channel: str, position: str | None) -> None:
+        """The client has all of ``channel`` up to ``position``; None: it listens no more."""
+        if position is None:
+            self._positions.pop(channel, None)
+        else:
+            self._positions[channel] = position
+
+    def _rest(self) -> None:
+        self.connection.set_deadline(self._sockets.clock() + COMMENT)
+
+    # -- the end
+
+    def close(self, code: int = NORMAL, reason: str = "") -> None:
+        """End the stream; the client comes back after its ``retry`` time unless it is told not to.
+
+        A stream has no close codes: a comment tells whoever looks.
+        """
+        if self.is_closing:
+            return
+        self.flush()
+        self._write(b": closed %d %s\n\n" % (code, reason.replace("\n", " ").encode()))
+        self._ending = True
+        self.connection.set_deadline(self._sockets.clock() + self.limits.close_timeout)
+        self.connection.close()
+
+    def fail(self, code: int, reason: str) -> None:
+        self.close(code, reason)
+
+    def _last_words(self) -> tuple[int, str]:
+        return GOING_AWAY, "the stream ended"

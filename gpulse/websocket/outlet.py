@@ -1,0 +1,381 @@
+"""The half of an open WebSocket or event stream that gives: handlers, events, output.
+
+Runs on the hub, but for the handlers themselves, which run on the pool: one at a time for each
+outlet, in the order in which things happened.
+
+Output of one turn of the hub is gathered (see :mod:`gpulse.websocket.sockets`).  What the client
+does not take waits in its connection, bounded in bytes and in age; a client beyond that is closed,
+or loses its oldest messages.
+
+An event goes to the client as it is, in the outlet's *shape*, and all outlets of one *form* (shape
+and compression) share its encoding; or a handler of the application's takes it.
+"""
+
+import logging
+from typing import Any, Protocol
+
+from gpulse.connection.connection import Connection
+from gpulse.errors import StoreError, SubscribeError
+from gpulse.store.message import GAP, PRESENCE, Event
+from gpulse.websocket.backlog import Backlog
+from gpulse.websocket.closecodes import INTERNAL_ERROR, NORMAL, TOO_SLOW
+from gpulse.websocket.identities import Entry
+from gpulse.websocket.limits import DROP, SocketLimits
+from gpulse.websocket.sockets import Sockets
+
+log = logging.getLogger("gpulse.websocket")
+
+HELD = 16_384
+"""Events that wait while a handler holds them back: more than the longest history."""
+IN_A_ROW = 16
+"""Handlers of one socket that a pool member runs before it looks for other work."""
+GATHERED = 64
+"""Frames of one turn that are sent before its end."""
+LARGE = 16_384
+"""Bytes of a frame that is sent before the end of the turn, with those before it."""
+
+HANDLERS = {PRESENCE: "on_presence", GAP: "on_gap"}
+"""Kinds of events with a handler of their own; all others have ``on_event``."""
+
+
+class Handlers(Protocol):
+    """What the application does with a socket.  Handlers are called on the pool, one at a time."""
+
+    @property
+    def handled(self) -> frozenset[str]:
+        """The handlers of events that the application has: of ``on_event``, ``on_presence`` and
+        ``on_gap``.  Other events go to the client in their shape."""
+
+    def shape(self, event: Event, /) -> tuple[int, bytes] | None:
+        """How an event goes to the client, see :mod:`gpulse.websocket.shapes`."""
+
+    def handle(self, handler: str, *args: object) -> None:
+        """Call ``on_open()``, ``on_message(message)``, ``on_rate_exceeded(message, seconds)``,
+        ``on_event(event)``, ``on_presence(event)``, ``on_gap(event)`` or ``on_close(code,
+        reason)``; whatever else belongs around a handler is its matter."""
+
+
+class Outlet:
+    """See the module's text; :class:`~gpulse.websocket.session.WebSocketSession` and
+    :class:`~gpulse.websocket.eventstream.EventStreamSession` are the two.
+
+    :param connection: owned from now on.
+    :param sockets: the worker's.
+    :param handlers: the application's side.
+    :param limits: this one's; by default the worker's.
+    :param form: the key under which an event keeps its encoding for all outlets like this one.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_backlog",
+        "_busy",
+        "_closed",
+        "_ending",
+        "_events",
+        "_form",
+        "_handled",
+        "_held",
+        "_inbox",
+        "_pending",
+        "_sockets",
+        "connection",
+        "entry",
+        "handlers",
+        "limits",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        sockets: Sockets,
+        handlers: Handlers,
+        limits: SocketLimits | None,
+        form: tuple[object, ...],
+    ) -> None:
+        # A list, though it is taken from in front: it is short, and an empty deque is 760 bytes.
+        self._inbox: list[tuple[Any, ...]] = []
+        # Events that came while on_open runs: they go out after what on_open sends, so that a
+        # snapshot sent there is never overtaken by a change that it does not know.
+        self._held: list[Event] | None = []
+        self._pending: list[bytes] | None = None  # this turn's frames
+        self._backlog: Backlog | None = None
+        self._busy = False
+        self._closed = False
+        self._ending = False
+        self._events = 0
+        self._form = form
+        self._handled = handlers.handled
+        self._sockets = sockets
+        self.connection = connection
+        self.entry: Entry | None = None
+        """Whose it is, see :mod:`gpulse.websocket.identities`."""
+        self.handlers = handlers
+        self.limits = limits or sockets.limits
+
+    # -- what the two kinds differ in
+
+    def framed(self, opcode: int, payload: bytes) -> bytes:
+        """The bytes on the wire of one message; of an event, the same for all of one form."""
+        raise NotImplementedError
+
+    def close(self, code: int = NORMAL, reason: str = "") -> None:
+        """Start to close."""
+        raise NotImplementedError
+
+    def fail(self, code: int, reason: str) -> None:
+        """Close because of the client or of ourselves: say why, then end without waiting."""
+        raise NotImplementedError
+
+    def _rest(self) -> None:
+        """The client has taken all: set the deadline of an idle one."""
+        raise NotImplementedError
+
+    def _taken(self) -> None:
+        """A handler ended."""
+
+    # -- handlers
+
+    @property
+    def is_closing(self) -> bool:
+        """Nothing more can be sent."""
+        return self._ending or self.connection.is_closing
+
+    @property
+    def is_closed(self) -> bool:
+        """The connection is gone."""
+        return self._closed
+
+    def _put(self, handler: str, *args: object) -> None:
+        self._inbox.append((handler, *args))
+        if not self._busy:
+            self._busy = True
+            self._sockets.pool.submit_handler(self._run)
+
+    def _run(self) -> None:
+        """On a pool member: what happened, one after the other, but not for ever."""
+        pool, inbox = self._sockets.pool, self._inbox
+        failed, events = False, 0
+        for _ in range(IN_A_ROW):
+            handler, *args = inbox.pop(0)
+            failed = not self._handle(handler, args)
+            if handler in ("on_event", "on_presence", "on_gap"):
+                events += 1
+            # Behind the jobs of others: a socket that sends much does not keep a member to itself.
+            if failed or not inbox or handler == "on_open" or pool.has_waiting:
+                break
+        pool.call_hub(self._ran, failed, handler == "on_open", events)
+
+    def _handle(self, handler: str, args: list[object]) -> bool:
+        """False if the handler raised: why is logged."""
+        name = type(self.handlers).__name__
+        try:
+            self.handlers.handle(handler, *args)
+        except SubscribeError as error:
+            if not self._closed:
+                log.exception("%s.%s raised", name, handler)
+                return False
+            # The client left while its handler waited for the store.
+            log.debug("%s.%s: %s", name, handler, error)
+        except StoreError as error:
+            log.error("%s.%s: %s", name, handler, error)
+            return False
+        except Exception:
+            log.exception("%s.%s raised", name, handler)
+            return False
+        return True
+
+    def _ran(self, failed: bool, opened: bool, events: int) -> None:
+        if opened:
+            self.release()
+        self._events -= events  # on the hub, as it is counted up
+        if failed and not self._ending and not self._closed:
+            self.fail(INTERNAL_ERROR, "the server failed on this message")
+        self._taken()
+        if self._inbox:
+            self._sockets.pool.submit_handler(self._run)
+        else:
+            self._busy = False
+
+    # -- output
+
+    def send(self, opcode: int, data: bytes) -> None:
+        """Send one whole message (TEXT or BINARY); dropped when the client is being closed."""
+        self.send_frame(self.framed(opcode, data))
+
+    def send_frame(self, frame: bytes) -> None:
+        """Send an encoded frame at the end of this turn."""
+        if self._ending or self._closed:
+            return
+        pending = self._pending
+        if pending is None:
+            self._pending = [frame]
+            self._sockets.gather(self)
+        else:
+            pending.append(frame)
+            if len(pending) >= GATHERED or len(frame) > LARGE:
+                self.flush()
+
+    def flush(self) -> None:
+        """Give this turn's frames to the connection."""
+        frames, self._pending = self._pending, None
+        connection = self.connection
+        if frames is None or connection.is_closing:
+            return
+        self._sockets.deliveries += len(frames)
+        if not connection.buffered:
+            self._write(frames[0] if len(frames) == 1 else b"".join(frames))
+            return
+        limits = self.limits
+        for frame in frames:
+            too_much = connection.buffered + len(frame) - limits.outgoing
+            if too_much > 0 and connection.buffered and not self._make_room(too_much):
+                self._close_slow()
+                return
+            self._write(frame)
+        if self._is_too_old(self._sockets.clock()) and not self._make_room(0):
+            self._close_slow()
+
+    def _write(self, data: bytes) -> None:
+        connection = self.connection
+        backlog = self._backlog
+        connection.write(data)
+        if not connection.buffered:
+            return
+        now = self._sockets.clock()
+        if backlog is None:
+            backlog = self._backlog = Backlog()
+            if not self._ending:
+                connection.set_deadline(now + self.limits.write_stall)
+            connection.when_drained(self._drained)
+        backlog.grew(connection.flushed + connection.buffered, now)
+
+    def _drained(self) -> None:
+        self._backlog = None
+        if not self.is_closing:
+            self._rest()
+
+    def write_progressed(self) -> None:
+        """From the connection: the client took something of what waits."""
+        if self._ending:
+            return  # close_timeout holds, however slowly the client reads
+        now = self._sockets.clock()
+        self.connection.set_deadline(now + self.limits.write_stall)
+        if self._is_too_old(now) and not self._make_room(0):
+            self._close_slow()
+
+    def _is_too_old(self, now: float) -> bool:
+        limits, backlog = self.limits, self._backlog
+        return (
+            backlog is not None
+            and limits.outgoing_age > 0
+            and backlog.age(self.connection.flushed, now) > limits.outgoing_age
+        )
+
+    def _make_room(self, size: int) -> bool:
+        """Drop the oldest messages where that is the policy; False where it is not or no use.
+
+        :param size: bytes; 0: all that have waited for too long.
+        """
+        if self.limits.slow != DROP:
+            return False
+        connection = self.connection
+        count, freed = connection.drop_oldest(size or connection.buffered)
+        self._sockets.dropped += count
+        if self._backlog is not None:
+            self._backlog.shrank(freed)
+        return count > 0 and freed >= size
+
+    def _close_slow(self) -> None:
+        connection = self.connection
+        if self._ending or connection.is_closing:
+            connection.abort()
+            return
+        self._sockets.slow_closed += 1
+        log.info("%s reads too slowly and is closed", connection.peer)
+        self._pending = None
+        connection.drop_unsent()
+        self.fail(TOO_SLOW, "this client reads too slowly")
+
+    # -- events
+
+    def hold(self) -> None:
+        """Keep events back until :meth:`release`: a handler is about to send what precedes them."""
+        if self._held is None and not self._closed:
+            self._held = []
+
+    def release(self) -> None:
+        """Hand out what was kept back."""
+        held, self._held = self._held, None
+        for event in held or ():
+            self.deliver(event)
+
+    def deliver(self, event: Event) -> None:
+        """From the fan-out: an event on a subscribed channel."""
+        if (self._held is not None or self._handled) and self._is_kept(event):
+            return
+        try:
+            frame = event.forms[self._form]
+        except KeyError:
+            frame = self._frame_of(event)
+        if frame is None or self._ending or self._closed:
+            return
+        # As send_frame: this is the innermost loop of a broadcast.
+        pending = self._pending
+        if pending is None:
+            self._pending = [frame]
+            self._sockets.gather(self)
+        else:
+            self.send_frame(frame)
+
+    def gap(self, channel: str, position: str | None) -> None:
+        """From the fan-out: messages of ``channel`` were lost on the way."""
+        self.deliver(Event(channel, GAP, b"", position=position))
+
+    def _is_kept(self, event: Event) -> bool:
+        """True if the event waits, or a handler takes it."""
+        if self._closed or self._ending:
+            return True
+        if self._held is not None:
+            if len(self._held) < HELD:
+                self._held.append(event)
+            else:
+                self._too_slow_inside("a handler is slower than its channels")
+            return True
+        handler = HANDLERS.get(event.kind, "on_event")
+        if handler not in self._handled:
+            return False
+        if self._events >= self.limits.events:
+            self._too_slow_inside(f"{handler} is slower than its channels")
+        else:
+            self._events += 1
+            self._put(handler, event)
+        return True
+
+    def _too_slow_inside(self, reason: str) -> None:
+        self._sockets.slow_closed += 1
+        self.fail(TOO_SLOW, reason)
+
+    def _frame_of(self, event: Event) -> bytes | None:
+        """Encode the event for all outlets of this form; None: it says nothing to them."""
+        payload = self.handlers.shape(event)
+        frame = None if payload is None else self.framed(*payload)
+        event.forms[self._form] = frame
+        return frame
+
+    # -- the end
+
+    def connection_lost(self) -> None:
+        """From the connection: it is gone."""
+        if self._closed:
+            return
+        self._closed = self._ending = True
+        self._pending = self._held = None
+        self._sockets.sessions.discard(self)
+        self._sockets.identities.unregister(self)
+        self._sockets.forget(self)
+        self._put("on_close", *self._last_words())
+
+    def _last_words(self) -> tuple[int, str]:
+        """Close code and reason for the application."""
+        raise NotImplementedError

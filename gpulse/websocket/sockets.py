@@ -1,0 +1,114 @@
+"""All open WebSockets of a worker: their registry, what they share, and what is counted of them.
+
+On the hub.  The *outbox*: what is sent to a socket during one turn of the hub goes to the kernel in
+one piece at its end.  A burst of events, or a handler that sends three messages, costs each socket
+one system call; a single message costs one entry in a list.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from gpulse.connection.timers import DeadlineWheel
+from gpulse.websocket.closecodes import RESTART
+from gpulse.websocket.identities import Identities
+from gpulse.websocket.limits import SocketLimits
+from gpulse.websocket.rate import Buckets
+
+if TYPE_CHECKING:
+    from gpulse.websocket.outlet import Outlet
+
+RESTART_REASON = "the server restarts; connect again"
+
+log = logging.getLogger("gpulse.websocket")
+
+
+def _at_once(call: Callable[[], None]) -> None:
+    call()
+
+
+class Sockets:
+    """See the module's text.
+
+    :param limit: ``--max-websockets``.
+    :param limits: what the options say; a consumer's class may change them for itself.
+    :param forget: called on the hub with a session that ended: its subscriptions are dropped.
+    :param call_soon: runs a call later in this turn of the hub; without it each message is sent at
+        once.
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        pool: Any,
+        wheel: DeadlineWheel,
+        limit: int,
+        limits: SocketLimits,
+        forget: Callable[["Outlet"], None],
+        call_soon: Callable[[Callable[[], None]], object] = _at_once,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.sessions: set[Outlet] = set()
+        self.identities = Identities()
+        self.post_rates = Buckets()
+        """Rates of clients that send by POST."""
+        self._outbox: list[Outlet] = []
+        self._limits_of: dict[Any, SocketLimits] = {}
+        self.pool = pool
+        self.wheel = wheel
+        self.limit = limit
+        self.limits = limits
+        self.forget = forget
+        self._call_soon = call_soon
+        self.clock = clock
+        self.draining = False
+        self.messages_in = 0
+        self.deliveries = 0
+        """Messages given to clients' connections."""
+        self.slow_closed = 0
+        """Clients closed because they, or their handlers, were too slow."""
+        self.dropped = 0
+        """Messages that slow clients lost, where the policy is to drop."""
+        self.rate_refused = 0
+        """Messages of clients that sent too many."""
+
+    @property
+    def are_full(self) -> bool:
+        """No further handshake is accepted."""
+        return self.draining or len(self.sessions) >= self.limit
+
+    def limits_of(self, wanted: Mapping[str, Any], owner: str) -> SocketLimits:
+        """The bounds of a consumer that asks for these in place of the site's.
+
+        :raises ValueError: one of them is refused.
+        """
+        if not wanted:
+            return self.limits
+        key = tuple(sorted(wanted.items()))
+        found = self._limits_of.get(key)
+        if found is None:
+            found = self._limits_of[key] = self.limits.changed(wanted, owner)
+        return found
+
+    def drain(self) -> None:
+        """Ask every client to come back (1012): another worker will take it."""
+        self.draining = True
+        for session in list(self.sessions):
+            session.close(RESTART, RESTART_REASON)
+
+    def gather(self, session: "Outlet") -> None:
+        """A session has output; it is flushed at the end of this turn."""
+        outbox = self._outbox
+        outbox.append(session)
+        if len(outbox) == 1:
+            self._call_soon(self._flush)
+
+    def _flush(self) -> None:
+        outbox, self._outbox = self._outbox, []
+        for session in outbox:
+            try:
+                session.flush()
+            except Exception:
+                log.exception("%s: the connection is cut", session.connection.peer)
+                session.connection.abort()

@@ -1,0 +1,1 @@
+"""Rooms with WebSockets; its tests are those of docs/howto/testing.rst."""
