@@ -60,7 +60,10 @@ BOUNDED = (
     ("Worker", ("worker.worker", "worker.psycopg", "worker.stack", "logs")),
     ("WebSocket code outside the consumers' limits", ("websocket.consumer", "websocket.compat")),
     ("Logins behind sockets", ("websocket.identities", "websocket.watch")),
-    ("Data store", ("store.base", "store.message", "store.client", "store.subscriber")),
+    (
+        "Data store",
+        ("store.base", "store.message", "store.client", "store.subscriber", "runtimedir"),
+    ),
     ("Store in memory, and presence", ("store.memory", "store.presence")),
     ("Master", ("master.policy", "master.backoff", "master.sidecar", "master.store_process")),
     ("Configuration", ("options", "values", "paths", "config", "site", "handover", "scoreboard")),

@@ -18,6 +18,9 @@ class GpulseConfig(AppConfig):
 
     def ready(self) -> None:
         register(check_settings)
+        # Before the first connection is made, which it wants to hear of.
+        from gpulse.django import connections  # noqa: F401
+
         if apps.is_installed("django.contrib.auth"):
             # Imports models, which are not there while this module is imported.
             from gpulse.django import accounts

@@ -45,3 +45,12 @@ has_browser() {
 }
 
 has_browser || apt "a browser" chromium
+
+# The tests of the JavaScript client.
+has_node() {
+    command -v node >/dev/null &&
+        node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)'
+}
+
+has_node || apt "Node.js 20 or newer" nodejs
+command -v tsc >/dev/null || apt "a TypeScript compiler" node-typescript

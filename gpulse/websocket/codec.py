@@ -30,18 +30,23 @@ from gpulse.websocket.frames import (
     TEXT,
 )
 
+
+def xor(data: "bytes | bytearray | memoryview[int]", mask: bytes | bytearray) -> bytes:
+    """The bytes XOR the mask's four: what masks and unmasks (5.3).
+
+    By one operation on long numbers: three to forty times slower than the function in C, and for
+    all but the shortest payloads far faster than a loop.
+    """
+    size = len(data)
+    key = (bytes(mask) * (size // 4 + 1))[:size]
+    number = int.from_bytes(data, "big") ^ int.from_bytes(key, "big")
+    return number.to_bytes(size, "big")
+
+
 try:
     from websockets.speedups import apply_mask
 except ImportError:  # a build of websockets without its C part
-
-    def apply_mask(data: bytes | bytearray | memoryview[int], mask: bytes | bytearray) -> bytes:
-        """The bytes XOR the mask's four: by one operation on a long number, ten to forty times
-        slower than the C function and a hundred times faster than a loop."""
-        size = len(data)
-        key = (bytes(mask) * (size // 4 + 1))[:size]
-        number = int.from_bytes(data, "big") ^ int.from_bytes(key, "big")
-        return number.to_bytes(size, "big")
-
+    apply_mask = xor
 
 Item = tuple[int, Any]
 """Opcode and content: TEXT str, BINARY, PING and PONG bytes, CLOSE (code, reason)."""
@@ -306,10 +311,11 @@ def _close_of(payload: bytes) -> tuple[int, str]:
     """Code and reason of a close frame (5.5.1, 7.4)."""
     if not payload:
         return NO_STATUS, ""
+    try:
+        reason = payload[2:].decode()
+    except UnicodeDecodeError:
+        raise _ViolationError(INVALID_DATA, "a close reason is not UTF-8") from None
     code = int.from_bytes(payload[:2], "big")
     if len(payload) == 1 or not may_be_received(code):
         raise _ViolationError(PROTOCOL_ERROR, "a close frame has no valid code")
-    try:
-        return code, payload[2:].decode()
-    except UnicodeDecodeError:
-        raise _ViolationError(INVALID_DATA, "a close reason is not UTF-8") from None
+    return code, reason

@@ -53,12 +53,23 @@ class _Handler:
 class _LoopSession(WebSocketSession):
     """A session whose messages are fetched by a loop instead of being handed to handlers."""
 
-    __slots__ = ("_readers", "wake")
+    __slots__ = ("_in_hand", "_readers", "wake")
 
     def __init__(self, connection: Any, sockets: Sockets) -> None:
         super().__init__(connection, sockets, _NoHandlers())
         self.wake: Callable[[], None] | None = None
+        self._in_hand = False  # the loop works on something that it took
         self._readers: list[Callable[[], None]] = []
+
+    @property
+    def _is_at_work(self) -> bool:
+        return self._in_hand or bool(self._inbox)
+
+    def waits(self) -> None:
+        """On the hub: the loop came back, and found nothing."""
+        if not self._inbox:
+            self._in_hand = False
+            self._idle()
 
     def when_read(self, call: Callable[[], None]) -> None:
         """On the hub: call once when the client has taken all that was sent, or never will."""
@@ -95,7 +106,10 @@ class _LoopSession(WebSocketSession):
 
     def take(self) -> tuple[object, ...] | None:
         """On the member: the next thing that happened, None if nothing waits."""
-        return self._inbox.pop(0) if self._inbox else None
+        if not self._inbox:
+            return None
+        self._in_hand = True
+        return self._inbox.pop(0)
 
 
 class _NoHandlers:
@@ -209,6 +223,7 @@ class LegacyWebSocket(WebSocket):
                 session.wake = waiter.set
                 happened = session.take()  # it may have come between the two lines above
                 if happened is None:
+                    pool.call_hub(session.waits)
                     # No bound is needed here: pings end a connection that is dead.
                     waiter.wait(session.limits.ping_interval * 3)
                     continue

@@ -15,10 +15,10 @@ from typing import Any, ClassVar, cast
 
 from django.conf import settings
 from django.core.exceptions import DisallowedHost, ImproperlyConfigured
-from django.db import close_old_connections, reset_queries
 from django.http import HttpRequest, HttpResponse
 
 from gpulse.django import accounts
+from gpulse.django.connections import close_old_connections, reset_queries
 from gpulse.errors import SubscribeError
 from gpulse.http.exchange import Exchange
 from gpulse.http.upgrade import Upgrade
@@ -353,8 +353,7 @@ class WebSocketConsumer:
         in an empty context, so that no language, time zone or URLconf that an earlier job of this
         member activated is left: Django keeps these in context variables.
         """
-        if settings.DEBUG:
-            reset_queries()
+        reset_queries()
         close_old_connections()
         try:
             Context().run(self._dispatch, handler, *args)

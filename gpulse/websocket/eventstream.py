@@ -15,10 +15,10 @@ from collections.abc import Mapping
 
 from gpulse.connection.connection import Connection
 from gpulse.store.message import Event
-from gpulse.websocket.closecodes import GOING_AWAY, NORMAL
+from gpulse.websocket.closecodes import GOING_AWAY, NORMAL, RESTART
 from gpulse.websocket.limits import SocketLimits
 from gpulse.websocket.outlet import Handlers, Outlet
-from gpulse.websocket.sockets import Sockets
+from gpulse.websocket.sockets import RESTART_REASON, Sockets
 
 COMMENT = 15.0
 """Seconds between two signs of life: a quarter of the time after which proxies give up (nginx's
@@ -77,7 +77,7 @@ class EventStreamSession(Outlet):
         self._rest()
         self.connection.resume_reading()
         if self._sockets.draining:
-            self.close()
+            self.close(RESTART, RESTART_REASON)
 
     # -- from the connection
 

@@ -134,6 +134,9 @@ class Outlet:
     def _taken(self) -> None:
         """A handler ended."""
 
+    def _idle(self) -> None:
+        """No handler runs or waits."""
+
     # -- handlers
 
     @property
@@ -196,6 +199,7 @@ class Outlet:
             self._sockets.pool.submit_handler(self._run)
         else:
             self._busy = False
+            self._idle()
 
     # -- output
 

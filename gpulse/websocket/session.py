@@ -17,6 +17,7 @@ the one to end the connection (RFC 6455, 7.1.1).
 """
 
 import logging
+from collections.abc import Callable
 
 from gpulse.connection.connection import Connection
 from gpulse.connection.timers import NEVER
@@ -54,6 +55,7 @@ class WebSocketSession(Outlet):
         "_decoder",
         "_heard",
         "_last_message",
+        "_parting",
         "_paused",
         "_refused",
     )
@@ -74,6 +76,8 @@ class WebSocketSession(Outlet):
         self._bucket: TokenBucket | None = None
         self._close_received: tuple[int, str] | None = None
         self._close_sent: tuple[int, str] | None = None
+        # What ends the conversation once the messages before it are handled.
+        self._parting: tuple[Callable[..., None], tuple[object, ...]] | None = None
         self._answers = 0  # bytes of pongs since the client had read all
         self._awaiting_pong = False
         self._heard = False  # since the deadline was set
@@ -111,7 +115,7 @@ class WebSocketSession(Outlet):
 
     def data_received(self, data: bytes) -> None:
         self._heard = True
-        if self._close_received is not None:
+        if self._parting is not None or self._close_received is not None:
             return
         decoder = self._decoder
         for opcode, payload in decoder.feed(data):
@@ -121,11 +125,31 @@ class WebSocketSession(Outlet):
             elif opcode == PING:
                 self._pinged(payload)
             elif opcode == CLOSE:
-                self._close_came(*payload)
+                self._part(self._close_came, *payload)
                 return
             # A pong is a sign of life, and that is noted already.
         if decoder.error is not None and not self._ending:
-            self.fail(*decoder.error)
+            self._part(self.fail, *decoder.error)
+
+    @property
+    def _is_at_work(self) -> bool:
+        """Messages that came are not handled yet."""
+        return self._busy
+
+    def _part(self, call: Callable[..., None], *args: object) -> None:
+        """End the conversation, but let what the client said before be answered first."""
+        if self._ending or not self._is_at_work:
+            call(*args)
+            return
+        self._parting = (call, args)
+        self.connection.pause_reading()
+        self.connection.set_deadline(self._sockets.clock() + self.limits.close_timeout)
+
+    def _idle(self) -> None:
+        if self._parting is not None:
+            call, args = self._parting
+            self._parting = None
+            call(*args)
 
     def _message_received(self, message: str | bytes) -> None:
         self._sockets.messages_in += 1
@@ -177,6 +201,9 @@ class WebSocketSession(Outlet):
 
     def deadline_passed(self, now: float) -> None:
         limits = self.limits
+        if self._parting is not None:
+            self._idle()
+            return
         is_idle = now >= self._idle_end()
         unanswered = self._awaiting_pong and not self._heard and not is_idle
         if self._ending or self.connection.buffered or unanswered:
@@ -197,6 +224,8 @@ class WebSocketSession(Outlet):
 
     def _taken(self) -> None:
         """Something was taken from the inbox: read on if there is room again."""
+        if self._parting is not None:
+            return
         if self._paused and len(self._inbox) <= self.limits.inbox // 2:
             self._paused = False
             self._heard = True

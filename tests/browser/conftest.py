@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -24,6 +24,8 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+AWAY = ("WebSocket connection", "Failed to load resource: net::")
+"""How the console tells of a connection that could not be made or was lost."""
 DEADLINE = 10_000
 """Milliseconds that the page has for whatever a test waits for."""
 
@@ -40,6 +42,7 @@ def chromium() -> str:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """One browser for a module, with a profile directory that is removed afterwards."""
+    expect.set_options(timeout=DEADLINE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=chromium(), headless=True, chromium_sandbox=False, args=list(FLAGS)
@@ -53,7 +56,8 @@ def person(browser: Browser) -> Iterator[Callable[..., Page]]:
     """``person(**options)`` -> an empty page of a new visitor; the options are the context's.
 
     The test fails at its end if a page threw an error or the browser refused to run or load
-    something: the content security policy is strict, and a breach shows only on the console.
+    something: the content security policy is strict, and a breach shows only on the console.  That
+    the network or a worker was away is no such error.
     """
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
@@ -70,12 +74,12 @@ def person(browser: Browser) -> Iterator[Callable[..., Page]]:
     yield open_context
     for context in contexts:
         context.close()
-    assert [line for line in complaints if not line.startswith("WebSocket connection")] == []
+    assert [line for line in complaints if not line.startswith(AWAY)] == []
 
 
 @pytest.fixture
 def screenshots(tmp_path: Path) -> Path:
-    """Where pictures go: the directory in ``SCREENSHOTS``, else one that pytest cleans up."""
-    directory = Path(os.environ.get("SCREENSHOTS") or tmp_path)
+    """Where pictures go: to ``GPULSE_SCREENSHOTS``, else a directory that pytest cleans up."""
+    directory = Path(os.environ.get("GPULSE_SCREENSHOTS") or tmp_path)
     directory.mkdir(parents=True, exist_ok=True)
     return directory

@@ -192,6 +192,19 @@ test("offline: leaves at once, comes back at once", async () => {
   assert.equal(ground.last.state, "connecting");
 });
 
+test("a network that is back makes the failures before it forgotten", async () => {
+  const ground = new Ground({ fetch: null });
+  await settle();
+  for (let turn = 0; turn < 5; turn++) {
+    await ground.socket.end(1006);
+    await ground.retry();
+  }
+  await ground.window.network(false);
+  await ground.window.network(true);
+  await ground.socket.end(1006);
+  assert.equal(ground.last.attempt, 1);
+});
+
 test("begins offline, and tries now and then: browsers are mistaken about that", async () => {
   const ground = new Ground();
   ground.window.navigator.onLine = false;
@@ -257,6 +270,7 @@ test("close() is for good and leaves nothing behind", async () => {
   await waiting;
   assert.equal(ground.socket.closed, 1000);
   assert.equal(ground.window.timers.size, 0);
+  assert.equal(ground.window.listening, 0);
   assert.equal(ground.states.filter(({ state }) => state === "closed").length, 1);
   await assert.rejects(ground.pulse.send(1), { code: "closed" });
   const { calls, all } = recorder();
@@ -302,4 +316,30 @@ test("a listener that throws is reported and harms nobody", async () => {
   off();
   await ground.socket.say({ type: "push", data: 2 });
   assert.equal(ground.window.reported.length, 1);
+});
+
+test("a WebSocket that the browser does not let us make is one that never opened", async () => {
+  class WebSocket {
+    constructor() {
+      throw new Error("insecure");
+    }
+  }
+  const ground = new Ground({ WebSocket });
+  await settle();
+  assert.deepEqual(
+    [ground.last.state, ground.last.code, ground.last.reason],
+    ["waiting", 1006, "Error: insecure"],
+  );
+  await ground.retry();
+  await ground.retry();
+  await ground.server.stream.welcome();
+  assert.equal(ground.last.transport, "stream");
+});
+
+test("a welcome that names no time for the ping", async () => {
+  const ground = new Ground();
+  await settle();
+  await ground.socket.say({ type: "welcome" });
+  await ground.window.pass(26);
+  assert.deepEqual(ground.socket.sent, [{ type: "ping" }]);
 });

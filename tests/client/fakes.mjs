@@ -53,6 +53,14 @@ export class FakeWindow extends EventTarget {
     await settle();
   }
 
+  listening = 0;
+
+  addEventListener(name, listener, options) {
+    this.listening++;
+    options.signal.addEventListener("abort", () => this.listening--);
+    super.addEventListener(name, listener, options);
+  }
+
   async turn(name, persisted) {
     this.dispatchEvent(Object.assign(new Event(name), { persisted }));
     await settle();

@@ -316,6 +316,28 @@ test("the end for good ends the stream and what is under way", async () => {
   assert.equal(ground.window.timers.size, 0);
 });
 
+test("a WebSocket that is being tried is left when the stream ends", async () => {
+  const ground = await Ground.streaming();
+  await ground.window.pass(16);
+  assert.equal(ground.sockets.length, 3);
+  await ground.server.stream.end();
+  assert.equal(ground.socket.closed, 1000);
+  await ground.socket.welcome();
+  assert.equal(ground.last.state, "waiting", "it is not heard any more");
+});
+
+test("a channel that is no longer open to us when a new stream is made", async () => {
+  const { calls, all } = recorder();
+  const ground = await Ground.streaming({}, (pulse) => pulse.subscribe("a", all));
+  await ground.server.stream.say(confirmation(0, "a"));
+  ground.pulse.subscribe("b");
+  await ground.window.pass(0);
+  const { stream } = ground.server;
+  await stream.welcome();
+  await stream.say({ type: "error", id: 0, channel: "a", code: 403, reason: "not any more" });
+  assert.equal(calls.at(-1)[1].message, "not any more");
+});
+
 test("a channel that the server refuses within a stream is told alone", async () => {
   const { calls, all } = recorder();
   const ground = await Ground.streaming({}, (pulse) => pulse.subscribe("a", all));
@@ -328,4 +350,25 @@ test("a channel that the server refuses within a stream is told alone", async ()
   });
   assert.deepEqual(calls.map(([name, error]) => [name, error.code]), [["onError", 403]]);
   assert.equal(ground.last.state, "open");
+});
+
+test("where a user has one connection, the WebSocket that is tried replaces the stream", async () => {
+  const ground = await Ground.streaming();
+  const told = ground.states.length;
+  await ground.window.pass(16);
+  await ground.server.stream.write(": closed 4409 replaced\n\n");
+  assert.equal(ground.socket.closed, null);
+  await ground.socket.welcome();
+  assert.equal(ground.pulse.state, "open");
+  assert.equal(ground.states.length, told);
+  await ground.socket.end(4409, "replaced");
+  assert.equal(ground.last.state, "closed", "by another page");
+});
+
+test("and a WebSocket that replaced the stream has a time limit, too", async () => {
+  const ground = await Ground.streaming();
+  await ground.window.pass(16);
+  await ground.server.stream.write(": closed 4409 replaced\n\n");
+  await ground.window.pass(11);
+  assert.equal(ground.last.state, "waiting");
 });

@@ -280,3 +280,19 @@ test("a handler may close its subscription or the client", async () => {
   assert.deepEqual(seen, [1]);
   assert.equal(ground.pulse.state, "closed");
 });
+
+test("a subscription or client that is closed by a handler hears no more of the same frame", async () => {
+  for (const what of ["subscription", "client"]) {
+    const ground = await Ground.open();
+    const { calls, all } = recorder({
+      onSubscribed() {
+        calls.push(["onSubscribed"]);
+        if (what === "client") ground.pulse.close();
+        else subscription.close();
+      },
+    });
+    const subscription = ground.pulse.subscribe("a", { ...all, since: "e-1", presence: true });
+    await ground.confirm("a", { position: "e-9", recovered: false, members: { ann: 1 } });
+    assert.deepEqual(calls, [["onSubscribed"]]);
+  }
+});

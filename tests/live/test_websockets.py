@@ -135,12 +135,15 @@ def test_the_chat_goes_round_between_workers(chat, mode, store, tmp_path):
     assert re.fullmatch("an_[a-z]{6}", first)
     one.send("  hello \n\n  world ")
     said = frame(two, channel="webchat", user=first)
-    assert said.items() >= {
-        "message": "hello world",
-        "user": first,
-        "authenticated": False,
-        "channel": "webchat",
-    }.items()
+    assert (
+        said.items()
+        >= {
+            "message": "hello world",
+            "user": first,
+            "authenticated": False,
+            "channel": "webchat",
+        }.items()
+    )
     assert frame(one, message="hello world") == said
     one.send("  \n ")  # empty: nobody hears it
     one.send("again")

@@ -62,25 +62,22 @@ export function connect(url, options = {}) {
 /* --- transports --------------------------------------------------------------------------------
  *
  * {stream, ready, send(text), close()}.  heard(text) is called for each object that comes and heard("")
- * for a mere sign of life; ended(code, reason, retryAfter) once, unless close() came first.
+ * for a mere sign of life; ended(code, reason, retryAfter) at the end.  The client does not listen to a
+ * transport that it has left.
  */
 
 function openSocket(WebSocket, url, heard, ended) {
-  const socket = new WebSocket(url, PROTOCOL);
-  let over = false;
-  socket.onmessage = ({ data }) => over || heard(data);
+  let socket;
+  try {
+    socket = new WebSocket(url, PROTOCOL);
+  } catch (error) {
+    queueMicrotask(() => ended(1006, String(error))); // the browser forbids it: ws: on an https: page
+    return { close() {} };
+  }
+  socket.onmessage = ({ data }) => heard(data);
   socket.onerror = () => {}; // onclose follows and says more
-  socket.onclose = ({ code, reason }) => {
-    if (!over) ended(code, reason);
-    over = true;
-  };
-  return {
-    send: (text) => socket.send(text),
-    close() {
-      over = true;
-      socket.close(1000);
-    },
-  };
+  socket.onclose = ({ code, reason }) => ended(code, reason);
+  return { send: (text) => socket.send(text), close: () => socket.close(1000) };
 }
 
 /* fetch() rather than EventSource: it shows the status of a refusal, and the comments, without which a
@@ -91,7 +88,6 @@ function openStream(fetch, url, csrfToken, heard, ended) {
   let posted = Promise.resolve();
 
   function end(code, reason, retryAfter) {
-    if (signal.aborted) return;
     abort.abort();
     ended(code, reason, retryAfter);
   }
@@ -115,7 +111,6 @@ function openStream(fetch, url, csrfToken, heard, ended) {
       rest = lines.pop();
       for (const line of lines) {
         const closed = /^: closed (\d+) ?(.*)/.exec(line);
-        if (signal.aborted) return;
         if (closed) return end(+closed[1], closed[2]);
         if (line.startsWith("data:")) data.push(line.slice(5));
         if (!line && data.length) {
@@ -175,7 +170,12 @@ class Subscription {
     this.channel = channel;
     this.handlers = handlers;
     this.position = handlers.since ?? null;
-    this.call = (name, ...values) => call(handlers[name], ...values);
+    this.call = (name, ...values) => call(this.handlers[name], ...values);
+  }
+
+  /* Nothing is heard any more, not even of the frame at hand. */
+  end() {
+    this.handlers = {};
   }
 
   subscribed({ position, recovered, missed, members }) {
@@ -254,7 +254,7 @@ class Pulse {
   #openedAt = 0;
   #heardAt = 0;
   #asked = false; // for a sign of life; none came since
-  #ping = 25;
+  #ping;
   #again = SOCKET_AGAIN.first;
 
   constructor(url, options) {
@@ -333,7 +333,7 @@ class Pulse {
     });
     // A page that the browser keeps for "back" may hold no connection.
     on(this.#window, "pagehide", (event) => event.persisted && this.#suspend("waiting"));
-    on(this.#window, "pageshow", (event) => event.persisted && this.reconnect());
+    on(this.#window, "pageshow", () => this.reconnect());
     on(document, "visibilitychange", () => document.visibilityState === "visible" && this.#wake());
     if (this.#isOffline) this.#suspend("offline", LONGEST_WAIT);
     else this.#open();
@@ -375,7 +375,7 @@ class Pulse {
     this.#after("alive", CONNECT_TIMEOUT, () => this.#lost(1006, "no answer in time"));
   }
 
-  #welcome({ ping }) {
+  #welcome({ ping = 25 }) {
     const transport = this.#transport;
     const { WebSocket } = this.#options;
     transport.ready = true;
@@ -393,7 +393,10 @@ class Pulse {
   }
 
   #ended(transport, ...why) {
-    if (transport === this.#transport) this.#lost(...why);
+    if (transport === this.#transport && this.#candidate && why[0] === 4409) {
+      this.#takeOver(); // one connection per user: the candidate is what replaced this one
+      this.#limit();
+    } else if (transport === this.#transport) this.#lost(...why);
     else if (transport === this.#candidate) this.#giveUp();
   }
 
@@ -422,8 +425,8 @@ class Pulse {
   #finish(code, reason) {
     this.#detach();
     this.#page.abort();
-    this.#state = "closed";
     for (const { fail } of [...this.#requests.values()]) fail(`closed: ${reason || code}`, "closed");
+    for (const one of this.#subscriptions.values()) one.end();
     this.#subscriptions.clear();
     this.#tell("closed", { code, reason });
   }
@@ -560,6 +563,7 @@ class Pulse {
     const { channel } = one;
     if (this.#subscriptions.get(channel) !== one) return;
     this.#subscriptions.delete(channel);
+    one.end();
     this.#cancel("of " + channel);
     if (this.#transport?.stream) this.#remake();
     else if (this.#transport?.ready) {

@@ -3,10 +3,11 @@
 import pytest
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.http11 import Response
 from websockets.uri import parse_uri
 
-from gpulse.websocket.handshake import HandshakeError, accept, tokens
+from gpulse.websocket.handshake import Accepted, HandshakeError, accept, tokens
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455, 1.3
 GOOD = {
@@ -24,23 +25,34 @@ def without(key):
 
 
 def test_the_example_of_the_rfc():
-    assert accept(GOOD) == [
-        ("Upgrade", "websocket"),
-        ("Connection", "Upgrade"),
-        ("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
-    ]
+    assert accept(GOOD) == Accepted(
+        [
+            ("Upgrade", "websocket"),
+            ("Connection", "Upgrade"),
+            ("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
+        ],
+        subprotocol=None,
+        deflate=None,
+    )
 
 
 def test_a_real_client_takes_the_answer():
-    client = ClientProtocol(parse_uri("ws://x/"), subprotocols=["b", "a"])
+    client = ClientProtocol(
+        parse_uri("ws://x/"),
+        subprotocols=["b", "a"],
+        extensions=[ClientPerMessageDeflateFactory(server_max_window_bits=12)],
+    )
     request = client.connect()
     environ = GOOD | {
         "HTTP_" + name.upper().replace("-", "_"): value
         for name, value in request.headers.raw_items()
     }
-    answer = Response(101, "Switching Protocols", Headers(accept(environ, ["a"])))
+    accepted = accept(environ, ["a"])
+    answer = Response(101, "Switching Protocols", Headers(accepted.headers))
     client.process_response(answer)
-    assert client.subprotocol == "a"
+    assert client.subprotocol == accepted.subprotocol == "a"
+    (extension,) = client.extensions
+    assert extension.remote_max_window_bits == accepted.deflate.server_bits == 12
 
 
 @pytest.mark.parametrize(
@@ -48,12 +60,22 @@ def test_a_real_client_takes_the_answer():
     [
         {"HTTP_UPGRADE": "WebSocket"},
         {"HTTP_CONNECTION": "keep-alive, Upgrade"},
+        {"HTTP_UPGRADE": "h2c, websocket"},
         {"HTTP_CONNECTION": "UPGRADE"},
-        {"HTTP_SEC_WEBSOCKET_EXTENSIONS": "permessage-deflate"},
+        {"HTTP_SEC_WEBSOCKET_EXTENSIONS": "x-webkit-deflate-frame"},
+        {"HTTP_SEC_WEBSOCKET_PROTOCOL": "a, , b"},
     ],
 )
 def test_what_clients_and_proxies_send(change):
-    assert len(accept(GOOD | change)) == 3
+    assert len(accept(GOOD | change).headers) == 3
+
+
+def test_compression_is_agreed_on():
+    environ = GOOD | {"HTTP_SEC_WEBSOCKET_EXTENSIONS": "permessage-deflate; client_max_window_bits"}
+    accepted = accept(environ)
+    assert accepted.deflate.server_bits == 15
+    assert dict(accepted.headers)["Sec-WebSocket-Extensions"] == accepted.deflate.response
+    assert accept(environ, deflate=False) == accept(GOOD)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +94,19 @@ def test_what_clients_and_proxies_send(change):
         (GOOD | {"HTTP_SEC_WEBSOCKET_KEY": KEY + "," + KEY}, 400),
         (GOOD | {"HTTP_SEC_WEBSOCKET_KEY": "\xe9" * 24}, 400),
         (GOOD | {"HTTP_SEC_WEBSOCKET_KEY": KEY[:-1]}, 400),
+        (GOOD | {"HTTP_SEC_WEBSOCKET_KEY": KEY + ", " + KEY}, 400),
+        (GOOD | {"HTTP_SEC_WEBSOCKET_KEY": ""}, 400),
+        (GOOD | {"HTTP_SEC_WEBSOCKET_VERSION": "13,13"}, 400),
+        (GOOD | {"HTTP_SEC_WEBSOCKET_VERSION": "8, 13"}, 400),
+        (GOOD | {"HTTP_SEC_WEBSOCKET_VERSION": "013"}, 426),
+        (GOOD | {"HTTP_UPGRADE": "websocket2"}, 426),
+        (GOOD | {"HTTP_CONNECTION": "close"}, 426),
+        (GOOD | {"REQUEST_METHOD": "HEAD"}, 405),
         (GOOD | {"HTTP_SEC_WEBSOCKET_PROTOCOL": "\xe9"}, 400),
+        (GOOD | {"HTTP_SEC_WEBSOCKET_PROTOCOL": "a b"}, 400),
+        (GOOD | {"HTTP_SEC_WEBSOCKET_PROTOCOL": 'a, "b"'}, 400),
+        (GOOD | {"HTTP_SEC_WEBSOCKET_EXTENSIONS": "a; ="}, 400),
+        (GOOD | {"HTTP_SEC_WEBSOCKET_EXTENSIONS": "a\x00"}, 400),
     ],
 )
 def test_what_is_refused(environ, status):
@@ -93,8 +127,9 @@ def test_a_refused_version_names_the_one_that_is_spoken():
     [("a, b", ["b", "a"], "a"), ("c, b", ["a", "b"], "b"), ("c", ["a"], None), ("", ["a"], None)],
 )
 def test_the_clients_first_subprotocol_that_is_spoken_is_chosen(wanted, spoken, chosen):
-    fields = dict(accept(GOOD | {"HTTP_SEC_WEBSOCKET_PROTOCOL": wanted}, spoken))
-    assert fields.get("Sec-WebSocket-Protocol") == chosen
+    accepted = accept(GOOD | {"HTTP_SEC_WEBSOCKET_PROTOCOL": wanted}, spoken)
+    assert accepted.subprotocol == chosen
+    assert dict(accepted.headers).get("Sec-WebSocket-Protocol") == chosen
 
 
 def test_tokens():

@@ -1,5 +1,7 @@
 from django.urls import path
 
+from gpulse.sse import EventStream
+
 from . import views
 
 urlpatterns = [
@@ -17,5 +19,7 @@ urlpatterns = [
     path("publish", views.publish),
     path("echo", views.Echo.as_view()),
     path("room/<slug:name>", views.Room.as_view()),
+    path("lobby", views.Lobby.as_view()),
+    path("events", EventStream.as_view(channels=["kept:news", "plain:news"])),
     path("legacy", views.legacy),
 ]

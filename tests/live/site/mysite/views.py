@@ -12,7 +12,7 @@ from django.http import FileResponse, HttpResponse, JsonResponse, StreamingHttpR
 from django.views.decorators.csrf import csrf_exempt
 
 import gpulse
-from gpulse.websocket import WebSocketConsumer
+from gpulse.websocket import ChannelConsumer, Refused, WebSocketConsumer
 
 from .version import VERSION
 
@@ -124,6 +124,26 @@ class Room(WebSocketConsumer):
 
     def on_message(self, message):
         self.publish(f"room:{self.kwargs['name']}", message)
+
+
+class Lobby(ChannelConsumer):
+    """Everybody may listen to kept:* and plain:*, and say who they are by a query."""
+
+    limits = {"rate": 50, "burst": 20, "subscriptions": 3}
+
+    def may_subscribe(self, channel):
+        return channel.startswith(("kept:", "plain:"))
+
+    def member(self):
+        return self.request.GET.get("member")
+
+    def on_request(self, data, key):
+        if data == "fail":
+            raise RuntimeError("on purpose")
+        if data == "refuse":
+            raise Refused("not today", 409, retry_after=3)
+        receipt = self.publish(data["channel"], data["message"], key=key)
+        return {"position": receipt.position, "duplicate": receipt.duplicate, "pid": os.getpid()}
 
 
 def legacy(request):

@@ -1,0 +1,155 @@
+"""An open event stream on a fake connection."""
+
+import pytest
+from unit.websocket.test_session import LIMITS, FakeConnection, FakePool
+
+from gpulse.connection.timers import DeadlineWheel
+from gpulse.store.message import Event
+from gpulse.websocket.eventstream import (
+    COMMENT,
+    READ_AND_THROWN_AWAY,
+    EventStreamSession,
+    decode_id,
+    encode_event,
+    encode_id,
+)
+from gpulse.websocket.frames import TEXT
+from gpulse.websocket.shapes import plain
+from gpulse.websocket.sockets import Sockets
+
+
+class Reader:
+    """The client: keeps what it reads."""
+
+    def __init__(self):
+        self.data = b""
+
+    def receive_data(self, data):
+        self.data += data
+
+    def receive_eof(self):
+        self.data += b"<end>"
+
+
+class Handlers:
+    handled = frozenset()
+    shape = staticmethod(plain)
+
+    def __init__(self):
+        self.seen = []
+
+    def handle(self, handler, *args):
+        self.seen.append((handler, *args))
+
+
+class Rig:
+    def __init__(self, opened=True):
+        self.reader = Reader()
+        self.pool = FakePool()
+        self.now = 1000.0
+        self.sockets = Sockets(
+            self.pool,
+            DeadlineWheel(0.0),
+            10,
+            LIMITS,
+            lambda session: None,
+            clock=lambda: self.now,
+        )
+        self.handlers = Handlers()
+        self.connection = FakeConnection(self.reader)
+        self.session = EventStreamSession(self.connection, self.sockets, self.handlers)
+        self.connection.protocol = self.session
+        self.session.start(b"")
+        if opened:
+            self.pool.run()
+
+
+@pytest.mark.parametrize(
+    ("payload", "event"),
+    [
+        (b"x", b"data: x\n\n"),
+        (b"", b"data: \n\n"),
+        (b"a\nb\r\nc\rd", b"data: a\ndata: b\ndata: c\ndata: d\n\n"),
+        ("é: x".encode(), "data: é: x\n\n".encode()),
+    ],
+)
+def test_an_event_has_a_data_line_for_each_line(payload, event):
+    assert encode_event(payload) == event
+
+
+def test_an_id_names_the_position_of_each_channel():
+    positions = {"a": "e-1", "b:é": "f-22"}
+    line = encode_id(positions)
+    assert line == "id: a e-1 b:é f-22\n".encode()
+    assert decode_id(line[4:-1].decode()) == positions
+    assert decode_id("odd") == {}
+    assert decode_id("") == {}
+
+
+def test_messages_and_events_go_out_with_the_positions_that_are_known():
+    rig = Rig()
+    rig.session.at("b", "f-3")
+    rig.session.send(TEXT, b"hello")
+    rig.session.deliver(Event("a", "t", b"x", position="e-1"))
+    rig.session.deliver(Event("c", "t", b"y"))
+    assert rig.reader.data == (b"data: hello\n\nid: b f-3 a e-1\ndata: x\n\ndata: y\n\n")
+
+
+def test_events_held_back_by_on_open_carry_their_positions_later():
+    rig = Rig(opened=False)
+    rig.session.deliver(Event("a", "t", b"x", position="e-1"))
+    assert rig.reader.data == b""
+    rig.pool.run()
+    assert rig.reader.data == b"id: a e-1\ndata: x\n\n"
+
+
+def test_silence_is_filled_with_comments():
+    rig = Rig()
+    assert rig.connection.deadline == rig.now + COMMENT
+    rig.now += COMMENT
+    rig.session.deadline_passed(rig.now)
+    assert rig.reader.data == b":\n\n"
+    assert rig.connection.deadline == rig.now + COMMENT
+
+
+def test_a_client_that_takes_nothing_is_cut():
+    rig = Rig()
+    rig.connection.stuck = True
+    rig.session.send(TEXT, b"x")
+    rig.session.deadline_passed(rig.now)
+    rig.pool.run()
+    assert rig.connection.lost
+    assert rig.handlers.seen[-1][0] == "on_close"
+
+
+def test_a_client_that_does_not_read_is_closed_and_counted():
+    rig = Rig()
+    rig.connection.stuck = True
+    for _ in range(20):
+        rig.session.send(TEXT, b"x" * 100)
+    assert rig.sockets.slow_closed == 1
+    assert rig.connection.buffered < LIMITS.outgoing
+
+
+def test_what_a_client_sends_is_thrown_away_up_to_a_bound():
+    rig = Rig()
+    rig.session.data_received(b"x" * READ_AND_THROWN_AWAY)
+    assert not rig.connection.lost
+    rig.session.data_received(b"x")
+    assert rig.connection.lost
+
+
+def test_its_end_says_why_in_a_comment():
+    rig = Rig()
+    rig.session.close(4401, "logged\nout")
+    assert rig.reader.data == b": closed 4401 logged out\n\n"
+    assert rig.connection.lost
+
+
+def test_a_stream_opened_while_the_worker_drains_is_asked_to_come_back():
+    rig = Rig()
+    rig.sockets.draining = True
+    late = EventStreamSession(FakeConnection(rig.reader), rig.sockets, Handlers())
+    late.connection.protocol = late
+    late.start(b"")
+    assert b": closed 1012 " in rig.reader.data
