@@ -33,6 +33,7 @@ from gpulse.websocket.handshake import HandshakeError, accept
 from gpulse.websocket.identities import ANONYMOUS, Identity
 from gpulse.websocket.limits import SocketLimits
 from gpulse.websocket.outlet import Outlet
+from gpulse.websocket.past import Past
 from gpulse.websocket.session import WebSocketSession
 from gpulse.websocket.shapes import plain
 from gpulse.worker.services import ENVIRON_KEY, Services
@@ -67,8 +68,6 @@ class WebSocketConsumer:
     handled: ClassVar[frozenset[str]] = frozenset()
     """Which handlers of events the class overrides; found out by itself."""
 
-    request: HttpRequest
-    """The handshake."""
     kwargs: dict[str, Any]
     """What the URL pattern captured."""
     state: dict[str, Any]
@@ -78,6 +77,8 @@ class WebSocketConsumer:
 
     _services: Services
     _session: Outlet
+    _request: HttpRequest | None = None
+    _past: Past | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -142,6 +143,22 @@ class WebSocketConsumer:
         """The socket is gone; nothing can be sent any more.  Called once, after ``on_open``."""
 
     # -- what to call
+
+    @property
+    def request(self) -> HttpRequest:
+        """The handshake.
+
+        After ``on_open`` it is made again for each handler that asks for it: with the same headers,
+        session and user, and with what the site's middleware has put on it.
+        """
+        if self._request is None and self._past is not None:
+            self._request = self._past.request()
+        assert self._request is not None
+        return self._request
+
+    @request.setter
+    def request(self, request: HttpRequest) -> None:
+        self._request = request
 
     @property
     def user(self) -> Any:
@@ -359,6 +376,10 @@ class WebSocketConsumer:
             Context().run(self._dispatch, handler, *args)
         finally:
             close_old_connections()
+            if self._request is not None:
+                if self._past is None:
+                    self._past = Past(self._request)
+                self._request = None
 
     def _dispatch(self, handler: str, *args: Any) -> None:
         if handler in EVENT_HANDLERS:

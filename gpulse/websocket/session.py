@@ -286,11 +286,7 @@ class WebSocketSession(Outlet):
         self._write(encode_frame(CLOSE, b"") if echo else encode_close(code, reason))
 
     def _last_words(self) -> tuple[int, str]:
-        return (
-            self._close_received
-            or self._close_sent
-            or (ABNORMAL, "the connection was lost")
-        )
+        return self._close_received or self._close_sent or (ABNORMAL, "the connection was lost")
 
     def _half_close(self) -> None:
         if not self.connection.lost:
