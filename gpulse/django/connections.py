@@ -33,9 +33,13 @@ connection_created.connect(_remember, dispatch_uid="gpulse.django.connections")
 
 
 def close_old_connections() -> None:
-    """Close this member's connections that are broken or older than CONN_MAX_AGE allows."""
+    """Close this member's connections that are broken or older than CONN_MAX_AGE allows.
+
+    Not amid a transaction, in which a handler begins only where a test has opened it.
+    """
     for connection in _member.opened or ():
-        connection.close_if_unusable_or_obsolete()
+        if not connection.in_atomic_block:
+            connection.close_if_unusable_or_obsolete()
 
 
 def reset_queries() -> None:

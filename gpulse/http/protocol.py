@@ -454,7 +454,12 @@ class HttpProtocol:
         self._parser.stop()
         connection.set_deadline(NEVER)
         connection.release()
-        protocol = upgrade.open_protocol(connection, rest)
+        try:
+            protocol = upgrade.open_protocol(connection, rest)
+        except Exception:
+            log.exception("%s: the connection is cut", connection.peer)
+            connection.abort()
+            return
         if connection.lost:
             protocol.connection_lost()
         elif self._eof:

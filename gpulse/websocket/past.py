@@ -77,6 +77,9 @@ class Past:
         """The request, made again."""
         texts = self._environ.decode("utf-8", "surrogatepass").split("\0")
         environ: dict[str, Any] = dict(zip(texts[::2], texts[1::2], strict=True))
+        for name in ("PATH_INFO", "SCRIPT_NAME"):
+            # Django has decoded these two in place.
+            environ[name] = environ.get(name, "").encode().decode("latin-1")
         environ["wsgi.input"] = io.BytesIO()
         environ["wsgi.errors"] = sys.stderr
         request = PastRequest(environ)

@@ -259,3 +259,19 @@ class TestLoops:
         first, second = site.connect(), site.connect()
         assert first.upgrade().status == 101
         assert second.upgrade().status == 503
+
+
+class TestFaults:
+    def test_a_protocol_that_cannot_be_opened_cuts_the_connection(self, serve, caplog):
+        def broken(environ, start_response):
+            if environ["PATH_INFO"] == "/page":
+                return page(environ, start_response)
+            upgrade = Upgrade(accept(environ).headers, lambda connection, data: 1 // 0)
+            environ["gpulse.exchange"].upgrade = upgrade
+            start_response("101 Switching Protocols", [])
+            return []
+
+        caplog.set_level(logging.CRITICAL, "gpulse.http")
+        client = serve(broken).connect()
+        client.upgrade()
+        assert client.sock.recv(100) == b""

@@ -12,6 +12,8 @@ from gpulse.django import connections
 class Connection:
     """A stand-in for a DatabaseWrapper."""
 
+    in_atomic_block = False
+
     def __init__(self):
         self.looked_at = 0
         self.queries_log = ["SELECT 1"]
@@ -63,3 +65,10 @@ def test_queries_are_forgotten_where_they_are_recorded(debug, monkeypatch):
     connection = opened()
     connections.reset_queries()
     assert connection.queries_log == ([] if debug else ["SELECT 1"])
+
+
+def test_a_connection_amid_a_transaction_is_left_alone():
+    connection = opened()
+    connection.in_atomic_block = True
+    connections.close_old_connections()
+    assert connection.looked_at == 0

@@ -6,7 +6,7 @@ import pytest
 
 from gpulse.errors import SubscribeError
 from gpulse.store.ledger import BATCH, Answer, Ledger, pack
-from gpulse.store.subscriber import BACKOFF_MOST, backoff
+from gpulse.store.feed import BACKOFF_MOST, backoff
 
 
 class Said:

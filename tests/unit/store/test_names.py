@@ -7,17 +7,33 @@ import pytest
 from gpulse.store.names import Names, idempotency, pair, position, stream, unpair
 from gpulse.store.slots import key_slot
 
-CHANNELS = ["a", "room:1", "}", "}x", "a}", "a}:stream", "a}:key:x", "{a}", "1:a", "größe", "stream"]
+CHANNELS = [
+    "a",
+    "room:1",
+    "}",
+    "}x",
+    "a}",
+    "a}:stream",
+    "a}:key:x",
+    "{a}",
+    "1:a",
+    "größe",
+    "stream",
+]
 KEYS = ["", "x", "x}:stream", "stream", "a:key:b", "%", "%7D"]
 
 
 def test_no_two_names_are_the_same() -> None:
     seen: dict[bytes, object] = {}
+    for app in ("a", "a:1", "a%3A1", "a:0:x"):
+        seen[Names(app, 0).presence] = app
+        seen[Names(app, 0).notes] = app
+    assert len(seen) == 8
     for app, db, channel in itertools.product(["a", "a:1", "a%3A1", "%"], [0, 1, 11], CHANNELS):
         names = Names(app, db)
         wire = names.wire(channel)
         keys = [wire, stream(wire), position(wire), *(idempotency(wire, key) for key in KEYS)]
-        for number, key in enumerate([*keys, names.presence + b":%d" % db]):
+        for number, key in enumerate(keys):
             assert seen.setdefault(key, (app, db, channel, number)) == (app, db, channel, number)
 
 

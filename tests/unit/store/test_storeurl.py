@@ -32,6 +32,45 @@ from gpulse.storeurl import StoreURL, parse, redact
         ("unix:///run/store.sock", StoreURL("unix", path="/run/store.sock")),
         ("unix:///run/a@b.sock?db=3", StoreURL("unix", path="/run/a@b.sock", db=3)),
         ("unix://:pw@/run/s", StoreURL("unix", path="/run/s", password="pw")),
+        (
+            "redis+sentinel://a,b:7000,[::1]:1/site",
+            StoreURL(
+                "redis+sentinel", nodes=(("a", 26379), ("b", 7000), ("::1", 1)), service="site"
+            ),
+        ),
+        (
+            "valkeys+sentinel://u:p%2C@a:1/my%2Fsite/3?sentinel_username=s&sentinel_password=t"
+            "&ssl_check_hostname=false",
+            StoreURL(
+                "rediss+sentinel",
+                db=3,
+                username="u",
+                password="p,",
+                tls=True,
+                tls_options=(("ssl_check_hostname", "false"),),
+                nodes=(("a", 1),),
+                service="my/site",
+                sentinel_username="s",
+                sentinel_password="t",
+            ),
+        ),
+        (
+            "redis+sentinel://a/site?db=2",
+            StoreURL("redis+sentinel", db=2, nodes=(("a", 26379),), service="site"),
+        ),
+        (
+            "Valkey+Cluster://:pw@a:1,b",
+            StoreURL("redis+cluster", password="pw", nodes=(("a", 1), ("b", 6379))),
+        ),
+        (
+            "rediss+cluster://a/?ssl_ca_certs=/ca.pem",
+            StoreURL(
+                "rediss+cluster",
+                tls=True,
+                tls_options=(("ssl_ca_certs", "/ca.pem"),),
+                nodes=(("a", 6379),),
+            ),
+        ),
     ],
 )
 def test_a_url_is_read(url: str, expected: StoreURL) -> None:
@@ -64,6 +103,21 @@ def test_a_url_is_read(url: str, expected: StoreURL) -> None:
         ("unix:///", "names no socket"),
         ("unix://run/s", "not absolute"),
         ("unix:///" + "a" * 107, "longer than 107"),
+        ("redis+sentinel://a:1", "name the service"),
+        ("redis+sentinel://a:1/", "name the service"),
+        ("redis+sentinel://a:1/s/x", "database"),
+        ("redis+sentinel://a:1/s/1/2", "database"),
+        ("redis+sentinel://a:1/s?sentinel_username=x", "no sentinel_password"),
+        ("redis+sentinel://a:1,,b/s", "a host is missing"),
+        ("redis+sentinel:///s", "a host is missing"),
+        ("redis+sentinel://a:1,a:1/s", "a host twice"),
+        ("redis+sentinel://a:x,b/s", "port"),
+        ("redis+sentinel://" + ",".join(f"h{n}" for n in range(51)) + "/s", "more than 50 hosts"),
+        ("redis+cluster://a:1/0", "database 0 only"),
+        ("redis+cluster://a:1?db=0", "query must be empty"),
+        ("redis+cluster://[::1", "IPv6"),
+        ("redis+cluster://", "a host is missing"),
+        ("redis+proxy://a", "scheme is none of"),
     ],
 )
 def test_a_bad_url_is_refused_by_its_part_in_one_line(url: str, part: str) -> None:
@@ -89,6 +143,12 @@ def test_a_bad_url_is_refused_by_its_part_in_one_line(url: str, part: str) -> No
         "unix://:hunter2/run/s",
         "hunter2",
         "redi://:hunter2@h",
+        "redis+cluster://:hunter2@a,b",
+        "redis+cluster://:hun,ter2@a,b/x",
+        "redis+cluster://:hun/ter2@a,b",
+        "redis+cluster://:hunter2",
+        "redis+sentinel://:hunter2@a/s?sentinel_password=hunter2",
+        "redis+sentinel://a/s?sentinel_username=ter2&sentinel_pass=hunter2",
     ],
 )
 def test_no_password_is_shown(url: str) -> None:
@@ -105,6 +165,10 @@ def test_the_shown_url_is_the_url_but_for_the_password() -> None:
     for url in ("redis://h:7000/3", "unix:///run/s?db=3", "memory://", "redis://[::1]:1/0"):
         assert str(parse(url)) == redact(url) == url
     assert redact("redis://ann:secret@h:1/2") == "redis://ann:***@h:1/2"
+    for url in ("redis+sentinel://a:1,[::1]:2/s/0", "rediss+cluster://a:1?ssl_cert_reqs=none"):
+        assert str(parse(url)) == url
+    url = "redis+sentinel://:x@a:1/s/0?sentinel_username=u&sentinel_password="
+    assert redact(url + "y") == url.replace(":x@", ":***@") + "***"
     assert redact("redis://h:port") == "redis://***"
 
 

@@ -1,0 +1,470 @@
+"""gpulse/store/history.py: no message lost, none twice, or an explicit gap."""
+
+import random
+from collections import deque
+from collections.abc import Callable
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from gpulse.errors import StoreError, SubscribeError
+from gpulse.store.base import Recovery, recovery
+from gpulse.store.history import Counts, Position, Receivers, Subscribed, Track
+from gpulse.store.message import Event, decode
+
+SIZE = 6
+
+
+class Ear:
+    """A receiver that remembers, and whose memory can be checked against the store's."""
+
+    def __init__(self, since: Position | None = None, number: int | None = None) -> None:
+        self.since = since
+        self.number = number
+        """Which message ``since`` is; None if that is not known."""
+        self.answers: list[Subscribed | SubscribeError] = []
+        self.heard: list[Event | str] = []
+
+    def deliver(self, event: Event) -> None:
+        assert self.answers, "an event came before the answer"
+        self.heard.append(event)
+
+    def gap(self, channel: str, position: str | None) -> None:
+        assert position is not None
+        self.heard.append(position)
+
+    @property
+    def messages(self) -> list[str]:
+        return [each if isinstance(each, str) else each.text for each in self.heard]
+
+    def check(self, store: "Model") -> None:
+        """Each event follows the one before it, gaps apart, and the last is the newest."""
+        (answer,) = self.answers
+        assert isinstance(answer, Subscribed)
+        assert answer.position is not None
+        if answer.recovered:
+            assert self.since is not None
+            at, number = self.since, self.number
+        else:
+            at, number = Position.parse(answer.position), None
+        for each in self.heard:
+            if isinstance(each, str):
+                at, number = Position.parse(each), None
+                continue
+            assert each.position is not None
+            assert Position.parse(each.position) == (at.epoch, at.offset + 1)
+            before = store.before[int(each.text)]
+            assert number is None or before == number
+            at, number = Position.parse(each.position), int(each.text)
+        assert at == store.newest
+
+
+class Model:
+    """A store, the way from it to one worker, and the worker's track."""
+
+    def __init__(self, size: int = SIZE) -> None:
+        self.size = size
+        self.kept: deque[tuple[int, bytes]] = deque(maxlen=size)
+        self.newest = Position("e0", 0)
+        self.number = 0
+        self.last = 0
+        self.before: dict[int, int] = {}
+        self.known: list[tuple[Position, int | None]] = [(self.newest, None)]
+        self.connected = True
+        self.flying: deque[bytes] = deque()
+        self.questions: deque[tuple[str | None, int]] = deque()
+        self.answers: deque[tuple[int, Recovery | StoreError]] = deque()
+        self.ears: list[Ear] = []
+        self.failed: list[object] = []
+        self.counts = Counts()
+        self.track = Track(
+            "c",
+            size,
+            lambda since, question: self.questions.append((since, question)),
+            self.failed.append,
+            self.counts,
+        )
+
+    def publish(self, _: int = 0) -> None:
+        self.number += 1
+        self.newest = self.newest._replace(offset=self.newest.offset + 1)
+        self.before[self.number] = self.last
+        self.last = self.number
+        self.known.append((self.newest, self.number))
+        payload = b"p%s:t%d" % (str(self.newest).encode(), self.number)
+        self.kept.append((self.number, payload))
+        if self.connected:
+            self.flying.append(payload)
+
+    def land(self, _: int = 0) -> None:
+        """One event arrives."""
+        if self.flying:
+            self.track.live(decode("c", self.flying.popleft()))
+
+    def ask(self, _: int = 0) -> None:
+        """The store looks at a question."""
+        if not self.questions:
+            return
+        since, question = self.questions.popleft()
+        asked = None if since is None else Position.parse(since)
+        distance = self.newest.distance_from(asked) or 0
+        payloads = [payload for _, payload in self.kept][max(len(self.kept) - distance, 0) :]
+        self.answers.append((question, recovery("c", self.newest, asked, payloads)))
+
+    def answer(self, _: int = 0) -> None:
+        if self.answers:
+            self.track.answered(*self.answers.popleft())
+
+    def fail(self, _: int = 0) -> None:
+        if self.questions:
+            _, question = self.questions.popleft()
+            self.answers.append((question, StoreError("away")))
+
+    def add(self, number: int) -> Ear:
+        known = [*self.known, (Position("other", 3), None), None, None]
+        found = known[number % len(known)]
+        ear = Ear(*found) if found is not None else Ear()
+        self.ears.append(ear)
+        self.track.add(ear, ear.since, ear.answers.append)
+        return ear
+
+    def remove(self, number: int) -> None:
+        if self.ears:
+            ear = self.ears.pop(number % len(self.ears))
+            done = self.track.remove(ear)
+            assert (done is None) == bool(ear.answers)
+            assert ear not in self.track
+
+    def lose(self, _: int = 0) -> None:
+        self.connected = False
+        self.flying.clear()
+
+    def connect(self, _: int = 0) -> None:
+        """The channel is subscribed again, but the worker is told only later."""
+        self.connected = True
+
+    def tell(self, _: int = 0) -> None:
+        if self.connected:
+            self.track.reconnected()
+
+    def flush(self, _: int = 0) -> None:
+        self.kept.clear()
+        self.newest = Position(f"e{self.number}x{len(self.known)}", 0)
+        self.known.append((self.newest, None))
+
+    def promote(self, number: int) -> None:
+        """A replica without the last writes takes over; nobody knows of those any more."""
+        lost = min(1 + number % 3, len(self.kept))
+        for _ in range(lost):
+            self.kept.pop()
+        self.newest = self.newest._replace(offset=self.newest.offset - lost)
+        self.last = self.kept[-1][0] if self.kept else -1
+        self.known = [
+            each
+            for each in self.known
+            if each[0].epoch != self.newest.epoch or each[0] <= self.newest
+        ]
+        self.lose()
+
+    def settle(self) -> None:
+        """The connection is back, the store answers, all arrives."""
+        self.connect()
+        self.tell()
+        for _ in range(2):
+            for _ in range(1000):
+                if not (self.flying or self.questions or self.answers):
+                    break
+                self.land()
+                self.ask()
+                self.answer()
+            else:
+                raise AssertionError("it asks for ever")
+            self.publish()
+        while self.flying or self.questions or self.answers:
+            self.land()
+            self.ask()
+            self.answer()
+
+
+USUAL = ("publish", "land", "ask", "answer", "add")
+RARE = ("fail", "remove", "lose", "connect", "tell", "flush")
+
+
+def run(model: Model, steps: list[tuple[str, int]]) -> None:
+    for name, number in steps:
+        getattr(model, name)(number)
+    model.settle()
+    assert model.failed == []
+    for ear in model.ears:
+        if not isinstance(ear.answers[0], SubscribeError):
+            ear.check(model)
+
+
+def steps(*names: str) -> st.SearchStrategy[list[tuple[str, int]]]:
+    return st.lists(st.tuples(st.sampled_from(names), st.integers(0, 30)), max_size=60)
+
+
+@settings(max_examples=400, deadline=None)
+@given(steps(*USUAL, *USUAL, *RARE))
+@example([("add", 3), ("ask", 0), ("answer", 0), ("lose", 0), ("tell", 0), ("publish", 0)])
+def test_every_receiver_gets_the_exact_sequence_or_a_gap(found: list[tuple[str, int]]) -> None:
+    run(Model(), found)
+
+
+@settings(max_examples=200, deadline=None)
+@given(steps(*USUAL, *USUAL, "lose", "connect", "tell", "promote"))
+def test_a_replica_that_lacks_the_last_writes_is_noticed(found: list[tuple[str, int]]) -> None:
+    run(Model(size=200), found)
+
+
+def test_long_random_lives_end_in_order() -> None:
+    chance = random.Random(7)
+    for _ in range(60):
+        model = Model(size=chance.choice((1, 3, 50)))
+        for _ in range(400):
+            name = chance.choice(USUAL * 4 + RARE)
+            getattr(model, name)(chance.randrange(1000))
+        run(model, [])
+
+
+def opened(size: int = SIZE, published: int = 0) -> tuple[Model, Ear]:
+    """A model with one receiver that is up to date."""
+    model = Model(size)
+    for _ in range(published):
+        model.publish()
+    model.flying.clear()
+    ear = model.add(-1)
+    model.ask()
+    model.answer()
+    assert ear.answers == [Subscribed(f"e0-{published}", None, 0)]
+    return model, ear
+
+
+def test_a_hole_is_filled_in_order() -> None:
+    model, ear = opened()
+    model.publish()
+    model.land()
+    model.lose()
+    model.publish()
+    model.publish()
+    model.connect()
+    model.publish()
+    model.land()
+    assert ear.messages == ["1"]
+    model.ask()
+    model.answer()
+    assert ear.messages == ["1", "2", "3", "4"]
+    assert (model.counts.recovered, model.counts.gaps) == (1, 0)
+
+
+def test_a_hole_that_no_history_reaches_is_a_gap_and_what_came_since_is_not_lost() -> None:
+    model, ear = opened(size=2)
+    model.lose()
+    for _ in range(5):
+        model.publish()
+    model.connect()
+    model.publish()
+    model.publish()
+    model.land()
+    model.land()
+    model.ask()
+    model.answer()
+    assert ear.messages == ["e0-5", "6", "7"]
+    assert model.counts.gaps == 1
+
+
+def test_a_receiver_far_behind_takes_nothing_from_the_others() -> None:
+    model, ear = opened(size=3, published=10)
+    old, near = Ear(Position("e0", 1)), Ear(Position("e0", 9), 9)
+    model.track.add(old, old.since, old.answers.append)
+    model.track.add(near, near.since, near.answers.append)
+    model.lose()
+    model.publish()
+    model.connect()
+    model.tell()
+    while model.questions:
+        model.ask()
+        model.answer()
+    assert old.answers == [Subscribed("e0-11", False, 0)]
+    assert near.answers == [Subscribed("e0-11", True, 2)]
+    assert (ear.messages, near.messages, old.messages) == (["11"], ["10", "11"], [])
+    assert model.counts.gaps == 0
+
+
+def test_a_storm_of_receivers_costs_two_questions() -> None:
+    model, _ = opened(size=100, published=50)
+    asked = 0
+    ears = [Ear(Position("e0", 40 + number % 10)) for number in range(1000)]
+    for ear in ears:
+        model.track.add(ear, ear.since, ear.answers.append)
+    while model.questions:
+        asked += 1
+        model.ask()
+        model.answer()
+    assert asked == 2
+    for ear in ears:
+        assert ear.since is not None
+        assert ear.messages == [str(n) for n in range(ear.since.offset + 1, 51)]
+    assert model.counts.missed == sum(len(ear.heard) for ear in ears)
+
+
+def test_a_store_that_cannot_say_is_a_gap_and_the_channel_goes_on() -> None:
+    model, ear = opened()
+    model.publish()
+    model.land()
+    model.tell()
+    late = model.add(-1)
+    model.fail()
+    model.answer()
+    assert ear.messages == ["1", "e0-1"]
+    model.ask()
+    model.answer()
+    model.publish()
+    model.land()
+    assert ear.messages == ["1", "e0-1", "2"]
+    assert late.messages == ["2"]
+
+
+def test_offsets_that_show_that_nothing_is_missing_are_enough() -> None:
+    model, ear = opened()
+    model.tell()
+    model.publish()
+    model.land()
+    model.fail()
+    model.answer()
+    assert ear.messages == ["1"]
+    assert model.counts.gaps == 0
+
+
+def test_who_waits_while_the_store_fails_is_told() -> None:
+    model = Model()
+    ear = model.add(-1)
+    model.fail()
+    model.answer()
+    assert isinstance(ear.answers[0], SubscribeError)
+    assert not model.track
+
+
+def test_events_held_have_a_bound() -> None:
+    model, ear = opened(size=2)
+    model.lose()
+    model.publish()
+    model.connect()
+    for _ in range(3000):
+        model.publish()
+        model.land()
+    assert ear.heard == []
+    assert len(model.track._held or ()) == 1002
+    model.settle()
+    ear.check(model)
+    assert model.counts.gaps > 0
+
+
+def test_a_receiver_that_raises_harms_nobody() -> None:
+    def bad(answer: object) -> None:
+        raise RuntimeError("of the test")
+
+    model, ear = opened()
+    faulty, good = Ear(Position("e0", 0)), Ear(Position("e0", 0), 0)
+    model.publish()
+    model.track.add(faulty, faulty.since, bad)
+    model.track.add(good, good.since, good.answers.append)
+    model.settle()
+    assert model.failed[0] is faulty
+    good.check(model)
+    ear.check(model)
+
+
+def test_closing_hands_back_those_that_wait() -> None:
+    model, ear = opened()
+    waiting = Ear(Position("e0", 7))
+    model.track.add(waiting, waiting.since, waiting.answers.append)
+    assert model.track.close() == [waiting.answers.append]
+    assert not model.track
+
+
+@pytest.mark.parametrize("text", ["abc-0", "a1b2-17", "z-9999999999999999999"])
+def test_a_position_is_written_as_it_is_read(text: str) -> None:
+    assert str(Position.parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-1", "a", "a-", "a--1", "a-01", "A-1", "a-1 ", "a-1\n", "x" * 17 + "-1", "a-٣"]
+)
+def test_what_is_no_position_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="position"):
+        Position.parse(text)
+
+
+def test_distances() -> None:
+    at = Position("a", 5)
+    assert at.distance_from(Position("a", 2)) == 3
+    assert at.distance_from(at) == 0
+    assert at.distance_from(Position("a", 6)) is None
+    assert at.distance_from(Position("b", 2)) is None
+    assert at.distance_from(None) is None
+
+
+def payloads(*offsets: int) -> list[bytes]:
+    return [b"pe-%d:t%d" % (offset, offset) for offset in offsets]
+
+
+@pytest.mark.parametrize(
+    ("since", "kept", "recovered", "heard"),
+    [
+        ("e-2", (3, 4, 5), True, [3, 4, 5]),
+        ("e-5", (), True, []),
+        ("e-1", (3, 4, 5), False, [3, 4, 5]),
+        ("e-2", (2, 4, 5), False, [4, 5]),
+        ("e-2", (3, 4), False, []),
+        ("e-6", (), False, []),
+        ("f-2", (), False, []),
+        (None, (), False, []),
+    ],
+)
+def test_a_recovery_is_complete_or_says_so(
+    since: str | None, kept: tuple[int, ...], recovered: bool, heard: list[int]
+) -> None:
+    asked = None if since is None else Position.parse(since)
+    found = recovery("c", Position("e", 5), asked, payloads(*kept))
+    assert (found.position, found.recovered) == ("e-5", recovered)
+    assert [int(event.text) for event in found.events] == heard
+
+
+def test_a_foreign_entry_ends_what_is_known() -> None:
+    kept = [*payloads(3), b"rubbish", *payloads(5)]
+    found = recovery("c", Position("e", 5), Position("e", 2), kept)
+    assert (found.recovered, [event.text for event in found.events]) == (False, ["5"])
+
+
+class Calls:
+    """A receiver that calls."""
+
+    def __init__(self, call: Callable[[], object] = int) -> None:
+        self.count = 0
+        self._call = call
+
+    def deliver(self, event: Event) -> None:
+        self.count += 1
+        self._call()
+
+    def gap(self, channel: str, position: str | None) -> None:
+        raise AssertionError("there is no gap")
+
+
+def test_who_leaves_or_comes_during_a_delivery_gets_nothing_of_it() -> None:
+    receivers = Receivers()
+    victim, comer = Calls(), Calls()
+
+    def change() -> None:
+        receivers.discard(victim)
+        receivers.add(comer)
+
+    first, last = Calls(change), Calls()
+    for each in (first, victim, last):
+        receivers.add(each)
+    event = Event("c", "t", b"x")
+    assert receivers.hand_out(event, [].append) == 2
+    assert [each.count for each in (first, victim, last, comer)] == [1, 0, 1, 0]
+    assert receivers.hand_out(event, [].append) == 3
