@@ -17,10 +17,12 @@ import logging
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
 
 from gpulse.errors import StoreError
 from gpulse.http.exchange import Exchange
+from gpulse.store.base import check_channel
 from gpulse.store.message import BINARY as BINARY_EVENT
 from gpulse.store.message import GAP, PRESENCE, Event
 from gpulse.websocket.channels import open_stream
@@ -30,8 +32,8 @@ from gpulse.websocket.frames import TEXT
 
 log = logging.getLogger("gpulse.sse")
 
-MAX_ID = 4096
-"""Characters of a Last-Event-ID; a longer one is none of ours."""
+MAX_ID = 65_536
+"""Bytes of a Last-Event-ID; what is longer is taken for one that says nothing."""
 
 
 def as_text(event: Event) -> tuple[int, bytes] | None:
@@ -64,12 +66,13 @@ class EventStream(WebSocketConsumer):
     def on_open(self) -> None:
         session = self._session
         assert isinstance(session, EventStreamSession)
-        missing = False
+        missing = self._is_back and not self._positions
         for channel in self._channels:
             since = self._positions.get(channel)
             try:
                 found = self.subscribe(channel, since)
-            except ValueError:  # an identity that is no position
+            except ValueError:  # what is said to be a position is none
+                since, missing = None, True
                 found = self.subscribe(channel)
             except StoreError as error:
                 log.error("%s: %s", type(self).__name__, error)
@@ -97,7 +100,18 @@ class EventStream(WebSocketConsumer):
         refusal = verdict or self._refusal(request)
         if refusal is not None:
             return refusal
-        self._channels = list(self.get_channels(request))
-        last = request.headers.get("Last-Event-ID", "")
-        self._positions = decode_id(last) if len(last) <= MAX_ID else {}
+        self._channels = list(dict.fromkeys(self.get_channels(request)))
+        limits = self._services.sockets.limits_of(self.limits, type(self).__name__)
+        if len(self._channels) > limits.subscriptions:
+            raise ImproperlyConfigured(
+                f"{type(self).__name__}.get_channels returned {len(self._channels)} channels; "
+                f"limits['subscriptions'] allows {limits.subscriptions}"
+            )
+        for channel in self._channels:
+            check_channel(channel)
+        # UTF-8 in what WSGI has decoded as Latin-1 (PEP 3333).
+        last = request.META.get("HTTP_LAST_EVENT_ID", "").encode("latin-1", "replace")
+        self._is_back = bool(last)
+        text_of_id = last.decode("utf-8", "replace")
+        self._positions = decode_id(text_of_id) if len(last) <= MAX_ID else {}
         return open_stream(self, request, environ, exchange)

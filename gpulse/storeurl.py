@@ -7,8 +7,16 @@
     rediss://[[USER]:PASSWORD@][HOST][:PORT][/DB][?ssl_...]  TCP with TLS; also valkeys://
     unix://[[USER]:PASSWORD@]/PATH[?db=DB]                   a unix socket
 
-User, password and socket path are percent-decoded.  ``?db=N`` is understood everywhere, as redis-py
-does.  The TLS keys are those of redis-py: ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile`` (file
+    redis+sentinel://[[USER]:PASSWORD@]HOST[:PORT][,HOST[:PORT]...]/SERVICE[/DB][?sentinel_...]
+    redis+cluster://[[USER]:PASSWORD@]HOST[:PORT][,HOST[:PORT]...]
+
+The hosts of the last two are sentinels (port 26379) who know the primary of SERVICE, and some nodes
+of a cluster (port 6379) who know the others.  ``rediss+`` and ``valkeys+`` are the same with TLS,
+to the sentinels too; ``valkey+`` is an alias of ``redis+``.  USER and PASSWORD are the data nodes',
+``sentinel_username`` and ``sentinel_password`` are the sentinels'.
+
+User, password, service and socket path are percent-decoded.  ``?db=N`` is understood everywhere but
+for a cluster, which has database 0 only.  The TLS keys are those of redis-py: ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile`` (file
 names), ``ssl_cert_reqs`` (``required`` or ``none``) and ``ssl_check_hostname`` (``true`` or
 ``false``).  Any other query key is refused: it would be a setting that has no effect.
 
@@ -21,6 +29,7 @@ any part of the URL's authority, messages name that part and never quote it.
 Source: https://www.iana.org/assignments/uri-schemes/prov/redis and redis-py's ``from_url``.
 """
 
+import re
 from dataclasses import dataclass
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
@@ -28,6 +37,9 @@ from gpulse.errors import StoreError
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 6379
+DEFAULT_SENTINEL_PORT = 26379
+MAX_NODES = 50
+"""The most hosts in one URL: each is asked in turn."""
 MAX_DB = 999_999
 """The highest database number taken here; the server, which usually has 16, says if it has it."""
 MAX_SOCKET_PATH = 107
@@ -40,6 +52,14 @@ SCHEMES = {
     "rediss": "rediss",
     "valkeys": "rediss",
     "unix": "unix",
+    "redis+sentinel": "redis+sentinel",
+    "valkey+sentinel": "redis+sentinel",
+    "rediss+sentinel": "rediss+sentinel",
+    "valkeys+sentinel": "rediss+sentinel",
+    "redis+cluster": "redis+cluster",
+    "valkey+cluster": "redis+cluster",
+    "rediss+cluster": "rediss+cluster",
+    "valkeys+cluster": "rediss+cluster",
 }
 """What may be written -> what :attr:`StoreURL.scheme` holds."""
 
@@ -52,17 +72,21 @@ TLS_KEYS = {
 }
 """Query key of a TLS URL -> its permitted values, None for a file name."""
 
+SENTINEL_KEYS = ("sentinel_username", "sentinel_password")
+"""Query keys of a URL with sentinels."""
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class StoreURL:
     """A checked data store URL.  Neither ``repr`` nor ``str`` shows the password."""
 
     scheme: str
-    """``memory``, ``redis``, ``rediss`` or ``unix``; aliases are resolved."""
+    """``memory``, ``redis``, ``unix``, ``redis+sentinel`` or ``redis+cluster``, or one of these with
+    ``rediss``; aliases are resolved."""
     host: str = ""
-    """Name or address without brackets; empty for ``memory`` and ``unix``."""
+    """Name or address without brackets; empty for ``memory`` and ``unix``, and with ``nodes``."""
     port: int = 0
-    """1..65535; 0 for ``memory`` and ``unix``."""
+    """1..65535; 0 where ``host`` is empty."""
     path: str = ""
     """Absolute path of the unix socket, else empty."""
     db: int = 0
@@ -72,6 +96,18 @@ class StoreURL:
     tls: bool = False
     tls_options: tuple[tuple[str, str], ...] = ()
     """The query keys of ``TLS_KEYS`` that were given."""
+    nodes: tuple[tuple[str, int], ...] = ()
+    """Host and port of each sentinel, or of the named nodes of a cluster."""
+    service: str = ""
+    """The name under which the sentinels know the primary."""
+    sentinel_username: str | None = None
+    sentinel_password: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """``memory``, ``unix``, ``single``, ``sentinel`` or ``cluster``."""
+        _, plus, kind = self.scheme.partition("+")
+        return kind if plus else self.scheme if self.scheme in ("memory", "unix") else "single"
 
     def __repr__(self) -> str:
         return f"<StoreURL {self}>"
@@ -83,9 +119,20 @@ class StoreURL:
         login = "" if self.password is None else f"{quote(self.username or '', safe='')}:***@"
         if self.scheme == "unix":
             return f"unix://{login}{quote(self.path)}?db={self.db}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        query = f"?{urlencode(self.tls_options, safe='/')}" if self.tls_options else ""
-        return f"{self.scheme}://{login}{host}:{self.port}/{self.db}{query}"
+        hosts = ",".join(
+            f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            for host, port in self.nodes or ((self.host, self.port),)
+        )
+        path = "" if self.kind == "cluster" else f"/{self.db}"
+        options = list(self.tls_options)
+        if self.kind == "sentinel":
+            path = f"/{quote(self.service, safe='')}{path}"
+            if self.sentinel_username is not None:
+                options.append(("sentinel_username", self.sentinel_username))
+            if self.sentinel_password is not None:
+                options.append(("sentinel_password", "***"))
+        query = f"?{urlencode(options, safe='/*')}" if options else ""
+        return f"{self.scheme}://{login}{hosts}{path}{query}"
 
 
 def parse(url: str) -> StoreURL:
@@ -101,10 +148,13 @@ def parse(url: str) -> StoreURL:
     known = SCHEMES.get(scheme.lower())
     if known is None:
         raise _bad(f"its scheme is none of {_written_schemes()}")
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise _bad("its host is not a name or address; write an IPv6 address as [::1]") from None
+    hosts = ""
+    if "+" in known:
+        # urlsplit knows of one host only.
+        authority = re.split("[/?#]", url.partition("://")[2], maxsplit=1)[0]
+        hosts = authority.rpartition("@")[2]
+        url = url.replace(authority, authority[: len(authority) - len(hosts)] + "h", 1)
+    parts = _split(url)
     if parts.fragment or (known != "unix" and "@" in parts.path + parts.query):
         raise _bad("percent-encode / ? # and @ in user and password (%2F %3F %23 %40)")
     if known == "memory":
@@ -112,14 +162,49 @@ def parse(url: str) -> StoreURL:
             raise _bad("memory:// takes nothing after it")
         return StoreURL("memory")
     username, password = _credentials(parts)
-    query = _query(parts, tls=known == "rediss")
+    query = _query(parts, known)
+    options = tuple((key, value) for key, value in query.items() if key in TLS_KEYS)
+    tls = known.startswith("rediss")
+    if "+" in known:
+        return _of_many(known, hosts, parts, query, username, password, tls, options)
     if known == "unix":
         path = _socket_path(parts)
         return StoreURL("unix", "", 0, path, _database("", query), username, password)
     host, port = _endpoint(parts)
     db = _database(parts.path.strip("/"), query)
-    options = tuple((key, value) for key, value in query.items() if key != "db")
-    return StoreURL(known, host, port, "", db, username, password, known == "rediss", options)
+    return StoreURL(known, host, port, "", db, username, password, tls, options)
+
+
+def _of_many(
+    known: str,
+    hosts: str,
+    parts: SplitResult,
+    query: dict[str, str],
+    username: str | None,
+    password: str | None,
+    tls: bool,
+    options: tuple[tuple[str, str], ...],
+) -> StoreURL:
+    """The URL of sentinels or of a cluster."""
+    sentinels = known.endswith("sentinel")
+    nodes = _nodes(hosts, DEFAULT_SENTINEL_PORT if sentinels else DEFAULT_PORT)
+    if not sentinels:
+        if parts.path.strip("/"):
+            raise _bad("a cluster has database 0 only; write nothing after its hosts")
+        return StoreURL(known, "", 0, "", 0, username, password, tls, options, nodes)
+    service, _, database = parts.path.strip("/").partition("/")
+    service = unquote(service)
+    if not (service and service.isprintable() and " " not in service):
+        raise _bad(
+            "it does not name the service that the sentinels watch; write it after the hosts"
+        )
+    db = _database(database, query)
+    user, word = query.get("sentinel_username"), query.get("sentinel_password")
+    if user is not None and word is None:
+        raise _bad("it has a sentinel_username but no sentinel_password")
+    return StoreURL(
+        known, "", 0, "", db, username, password, tls, options, nodes, service, user, word
+    )
 
 
 def redact(url: str) -> str:
@@ -136,7 +221,7 @@ def _bad(reason: str) -> StoreError:
 
 
 def _written_schemes() -> str:
-    return ", ".join(f"{scheme}://" for scheme in SCHEMES)
+    return ", ".join(f"{scheme}://" for scheme, known in SCHEMES.items() if scheme == known)
 
 
 def _credentials(parts: SplitResult) -> tuple[str | None, str | None]:
@@ -150,14 +235,33 @@ def _credentials(parts: SplitResult) -> tuple[str | None, str | None]:
     return unquote(username) or None, unquote(password)
 
 
-def _endpoint(parts: SplitResult) -> tuple[str, int]:
+def _endpoint(parts: SplitResult, default_port: int = DEFAULT_PORT) -> tuple[str, int]:
     try:
         port = parts.port
     except ValueError:
         port = 0
     if port == 0:
         raise _bad("its port is not a number from 1 to 65535")
-    return parts.hostname or DEFAULT_HOST, DEFAULT_PORT if port is None else port
+    return parts.hostname or DEFAULT_HOST, default_port if port is None else port
+
+
+def _nodes(written: str, default_port: int) -> tuple[tuple[str, int], ...]:
+    hosts = written.split(",")
+    if not all(hosts):
+        raise _bad("a host is missing; write HOST:PORT,HOST:PORT")
+    if len(hosts) > MAX_NODES:
+        raise _bad(f"it names more than {MAX_NODES} hosts")
+    each = tuple(_endpoint(_split(f"//{host}"), default_port) for host in hosts)
+    if len(set(each)) < len(each):
+        raise _bad("it names a host twice")
+    return each
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        raise _bad("its host is not a name or address; write an IPv6 address as [::1]") from None
 
 
 def _socket_path(parts: SplitResult) -> str:
@@ -171,14 +275,17 @@ def _socket_path(parts: SplitResult) -> str:
     return path
 
 
-def _query(parts: SplitResult, *, tls: bool) -> dict[str, str]:
+def _query(parts: SplitResult, scheme: str) -> dict[str, str]:
+    taken: list[str] = [] if scheme.endswith("cluster") else ["db"]
+    taken += TLS_KEYS if scheme.startswith("rediss") else ()
+    taken += SENTINEL_KEYS if scheme.endswith("sentinel") else ()
     query: dict[str, str] = {}
     for key, value in parse_qsl(parts.query, keep_blank_values=True):
         if key in query:
             raise _bad(f"{key} is given twice")
-        if key != "db" and not (tls and key in TLS_KEYS):
-            taken = ", ".join(["db", *TLS_KEYS] if tls else ["db"])
-            raise _bad(f"its query may hold {taken} and nothing else")
+        if key not in taken:
+            what = f"may hold {', '.join(taken)} and nothing else" if taken else "must be empty"
+            raise _bad(f"its query {what}")
         allowed = TLS_KEYS.get(key)
         if allowed is not None and value not in allowed:
             raise _bad(f"{key} is neither {' nor '.join(allowed)}")

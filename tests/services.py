@@ -12,6 +12,11 @@ a deadline, stopped by its pid, and dies with the test process.
     valkey.kill(); valkey.restart()   # the same address, empty
     valkey.stop()                     # and the directory is gone
 
+    cluster = start_cluster(replicas=1)      # three primaries, some replicas of each
+    cluster.url, cluster.owner(slot), cluster.nodes
+    sentinels = start_sentinels()            # a primary, a replica, three sentinels
+    sentinels.url, sentinels.primary
+
 PostgreSQL refuses to run as root: then it runs as ``postgres`` or ``nobody``.
 """
 
@@ -32,8 +37,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import quote
+
+import hiredis
 
 READY = 15.0
 """Seconds for a server to answer, on a machine that is busy with other tests."""
@@ -142,6 +149,25 @@ class Valkey(Service):
 
     unix_url: str
     """Its URL over the unix socket; ``url`` is the same where it has no port."""
+    port: int = 0
+    """On 127.0.0.1; 0 for none."""
+
+    def command(self, *words: str | bytes | int) -> Any:
+        """The reply to one command, without a password.
+
+        :raises AssertionError: an error reply.
+        """
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(READY)
+            client.connect(str(self.directory / "s"))
+            client.sendall(hiredis.pack_command(words))
+            reader = hiredis.Reader()
+            while (reply := reader.gets()) is False:
+                data = client.recv(65536)
+                assert data, f"{words[0]!r}: it closed the connection"
+                reader.feed(data)
+        assert not isinstance(reply, hiredis.ReplyError), f"{words}: {reply}"
+        return reply
 
 
 def start_valkey(
@@ -175,7 +201,206 @@ def start_valkey(
     url = f"redis://{login}127.0.0.1:{number}/{db}" if port else unix_url
     service = Valkey(command, directory, url, lambda: _valkey_answers(path))
     service.unix_url = unix_url
+    service.port = number
     return service
+
+
+class Group:
+    """Several servers that belong together.  Also a context manager that stops them."""
+
+    def __init__(self, nodes: Sequence[Valkey], others: Sequence[Service] = ()) -> None:
+        self.nodes = list(nodes)
+        self._others = others
+
+    def stop(self) -> None:
+        for service in (*self._others, *self.nodes):
+            service.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def at(self, port: int) -> Valkey:
+        """The data node that listens on ``port``."""
+        return next(node for node in self.nodes if node.port == port)
+
+
+class Cluster(Group):
+    """Three primaries that share the slots evenly, and replicas of each."""
+
+    @property
+    def url(self) -> str:
+        """It names the first two nodes; the others are to be found."""
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes[:2])
+
+    def owner(self, slot: int) -> Valkey:
+        """The primary of ``slot``, as a living node says."""
+        for node in self.nodes:
+            if node.pid:
+                for first, last, primary, *_ in node.command("CLUSTER", "SLOTS"):
+                    if first <= slot <= last:
+                        return self.at(primary[1])
+        raise AssertionError(f"nobody has slot {slot}")
+
+    def is_well(self) -> bool:
+        """Every living node sees all slots served and all replicas linked."""
+        return all(
+            b"cluster_state:ok" in node.command("CLUSTER", "INFO")
+            and b"master_link_status:down" not in node.command("INFO", "replication")
+            for node in self.nodes
+            if node.pid
+        )
+
+    def move(self, slot: int, target: Valkey) -> None:
+        """Give a slot with its keys to another primary, as ``valkey-cli --cluster`` would."""
+        source = self.owner(slot)
+        ids = {node: node.command("CLUSTER", "MYID") for node in (source, target)}
+        target.command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
+        source.command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
+        while keys := source.command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+            source.command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+        for node in (target, source):
+            node.command("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
+
+
+def start_cluster(*, replicas: int = 0, timeout: float = 1.0) -> Cluster:
+    """Start a cluster of three primaries with so many replicas each.
+
+    :param timeout: seconds after which a node that is silent counts as dead.
+    """
+    arguments = (
+        *("--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"),
+        *("--cluster-node-timeout", str(round(timeout * 1000))),
+        *("--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0"),
+        *("--repl-ping-replica-period", "1"),
+    )
+    nodes: list[Valkey] = []
+    buses: list[int] = []
+    try:
+        for _ in range(3 * (1 + replicas)):
+            # By default the bus is at the port + 10,000, which may be none.
+            buses.append(_free_port())
+            bus = ("--cluster-port", str(buses[-1]))
+            nodes.append(start_valkey(port=True, arguments=(*arguments, *bus)))
+        cluster = Cluster(nodes)
+        primaries = nodes[:3]
+        for index, (first, last) in enumerate(((0, 5460), (5461, 10922), (10923, 16383))):
+            primaries[index].command("CLUSTER", "ADDSLOTSRANGE", first, last)
+            primaries[index].command("CLUSTER", "SET-CONFIG-EPOCH", index + 1)
+        for node in nodes[1:]:
+            node.command("CLUSTER", "MEET", "127.0.0.1", nodes[0].port, buses[0])
+        _await(lambda: all(_known(node) == len(nodes) for node in nodes), "the nodes do not meet")
+        for index, node in enumerate(nodes[3:]):
+            node.command("CLUSTER", "REPLICATE", primaries[index % 3].command("CLUSTER", "MYID"))
+        _await(cluster.is_well, "the cluster does not become well")
+        _await(
+            lambda: all(
+                node.command("INFO", "replication").count(b",state=online,") == replicas
+                for node in primaries
+            ),
+            "the replicas do not come",
+        )
+    except BaseException:
+        Group(nodes).stop()
+        raise
+    return cluster
+
+
+class Sentinels(Group):
+    """A primary and its replica, and three sentinels that watch them as ``site``."""
+
+    def __init__(self, nodes: Sequence[Valkey], sentinels: Sequence[Valkey]) -> None:
+        super().__init__(nodes, sentinels)
+        self.sentinels = list(sentinels)
+
+    @property
+    def url(self) -> str:
+        hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
+        return f"redis+sentinel://{hosts}/site/0"
+
+    @property
+    def primary(self) -> Valkey:
+        """Whom a living sentinel names."""
+        living = next(sentinel for sentinel in self.sentinels if sentinel.pid)
+        return self.at(int(living.command("SENTINEL", "get-master-addr-by-name", "site")[1]))
+
+    def is_well(self) -> bool:
+        """Every sentinel sees the primary, its replica and the other sentinels."""
+        for sentinel in self.sentinels:
+            words = sentinel.command("SENTINEL", "master", "site")
+            facts = dict(zip(words[::2], words[1::2], strict=True))
+            if (facts[b"num-slaves"], facts[b"num-other-sentinels"]) != (b"1", b"2"):
+                return False
+            if facts[b"flags"] != b"master":
+                return False
+        return b",state=online," in self.primary.command("INFO", "replication")
+
+
+def start_sentinels(*, timeout: float = 0.5) -> Sentinels:
+    """Start a primary, a replica and three sentinels.
+
+    :param timeout: seconds after which a silent server counts as dead.
+    """
+    fast = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
+    nodes: list[Valkey] = []
+    sentinels: list[Valkey] = []
+    try:
+        nodes.append(start_valkey(port=True, arguments=fast))
+        follow = ("--replicaof", f"127.0.0.1 {nodes[0].port}")
+        nodes.append(start_valkey(port=True, arguments=(*fast, *follow)))
+        for _ in range(3):
+            sentinels.append(_start_sentinel(nodes[0].port, timeout))
+        group = Sentinels(nodes, sentinels)
+        _await(group.is_well, "the sentinels do not see each other")
+    except BaseException:
+        Group(nodes, sentinels).stop()
+        raise
+    return group
+
+
+def _start_sentinel(primary: int, timeout: float) -> Valkey:
+    directory = _private_directory(None, "gpulse-sentinel-")
+    port = _free_port()
+    milliseconds = round(timeout * 1000)
+    lines = [
+        f"port {port}",
+        "bind 127.0.0.1",
+        f"unixsocket {directory}/s",
+        f"dir {directory}",
+        f"sentinel monitor site 127.0.0.1 {primary} 2",
+        f"sentinel down-after-milliseconds site {milliseconds}",
+        f"sentinel failover-timeout site {max(milliseconds * 4, 2000)}",
+        "",
+    ]
+    (directory / "sentinel.conf").write_text("\n".join(lines))
+    command = [_valkey_program(), str(directory / "sentinel.conf"), "--sentinel"]
+    path = directory / "s"
+    sentinel = Valkey(
+        command, directory, f"redis://127.0.0.1:{port}", lambda: _valkey_answers(path)
+    )
+    sentinel.port = port
+    return sentinel
+
+
+def _known(node: Valkey) -> int:
+    """How many nodes of the cluster it is connected with, itself included."""
+    lines = node.command("CLUSTER", "NODES").decode().splitlines()
+    return sum("handshake" not in line and " connected" in line for line in lines)
+
+
+def _await(condition: Callable[[], bool], failure: str) -> None:
+    deadline = time.monotonic() + READY
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(failure)
+        time.sleep(0.02)
 
 
 def start_postgres(directory: Path | None = None, *, max_connections: int = 300) -> Service:

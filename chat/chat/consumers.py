@@ -10,6 +10,9 @@ all must know goes through the database and the store.
 
 from typing import Any
 
+from django.http import HttpRequest
+from django.shortcuts import get_object_or_404
+
 from chat.models import LOBBY, ROOMS, Message, Room
 from chat.visitors import Visitor
 from gpulse.websocket import ChannelConsumer, Refused, WebSocketConsumer
@@ -19,31 +22,31 @@ MESSAGE_LIMIT = 2000
 
 
 class RoomSocket(ChannelConsumer):
-    """The socket of a page at ``/rooms/SLUG/``.
+    """The page's.  The base class speaks with gpulse.js: subscriptions, catching up after a lost
+    connection, presence, acknowledgements.  Left to us is who may hear what and do what."""
 
-    The base class speaks with gpulse.js: subscriptions, catching up after a lost connection, who is
-    here, acknowledgements.  What is left to us is who may hear what, and what a request does.
-    """
+    limits = {"message": 16_384, "rate": 3, "burst": 30}
 
-    limits = {"message": 16_384, "rate": 2, "burst": 15}
+    def admit(self, request: HttpRequest) -> None:
+        """404 for a room that is not there."""
+        get_object_or_404(Room, slug=self.kwargs["slug"])
 
     def member(self) -> str:
-        """Our name in presence.  A reload may hand the socket to a process that has nothing of it
-        but the state, so it is kept there."""
+        """Our name in presence, kept in the state: a reload may hand the socket to a process that
+        has nothing else of it."""
         if "member" not in self.state:
             self.state["member"] = Visitor.of(self.request).member
         return self.state["member"]
 
     def may_subscribe(self, channel: str) -> bool:
-        """Whether the page may hear ``channel``: that of its room, and what all may hear."""
-        room = Room.objects.filter(slug=self.kwargs["slug"]).first()
-        return room is not None and channel in (room.channel, room.typing, ROOMS)
+        """Whether the page may hear ``channel``.  Who is typing has a channel without history: it
+        is not worth telling later."""
+        slug = self.kwargs["slug"]
+        return channel in (f"room:{slug}", f"typing:{slug}", ROOMS)
 
     def on_request(self, data: Any, key: str) -> Any:
-        """Do what the page asks; what is returned goes back as the acknowledgement.
-
-        An error of the store is answered with 503: the page asks again, under the same key.
-        """
+        """Do what the page asks; what is returned acknowledges it.  If the store fails the page is
+        told so, and asks again under the same key."""
         me, room = self.member(), Room.objects.get(slug=self.kwargs["slug"])
         try:
             match data:
@@ -54,7 +57,7 @@ class RoomSocket(ChannelConsumer):
                 case {"do": "delete", "id": int(pk)}:
                     return room.change(me, pk, None).frame()
                 case {"do": "typing"}:
-                    return self.publish(room.typing, {"member": me}).receivers
+                    return self.publish(f"typing:{room.slug}", {"member": me}).receivers
         except Message.DoesNotExist:
             raise Refused("that message is not yours, or it was deleted", 404) from None
         raise Refused("the chat knows say, edit, delete and typing", 400)
@@ -66,17 +69,15 @@ class MessageSocket(WebSocketConsumer):
     def on_open(self) -> None:
         """List who is here, then join them.
 
-        The order matters.  Subscribed first, we miss nothing that happens from now on; whom the
-        list shows was here before.  Our own joined arrives as an event, like everybody's.
+        Subscribed first, we miss nothing from now on; whom the list shows was here before.  Our own
+        joined arrives as an event, or with another socket open in the list, where it comes last: so
+        the client knows that up to there it reads the list.
         """
         me, channel = Visitor.of(self.request).member, Room(slug=LOBBY).channel
         self.subscribe(channel)
-        # With another socket open we are on the list ourselves, and join without a second event.
-        # Our own name comes last, so that the client knows: up to there it reads the list.
         for member in sorted(self.presence.members(channel), key=lambda each: (each == me, each)):
             self.on_presence(channel, member, joined=True)
-        # The store tells if this is our first socket anywhere, and after our last that we are gone,
-        # even when the worker dies and on_close never runs.
+        # The store tells of our first socket and of the end of our last, even if the worker dies.
         self.presence.enter(channel, me)
         self.state["member"] = me
 
@@ -114,5 +115,4 @@ def checked(text: str) -> str:
 
 def one_line(text: str) -> str:
     """The lines of ``text``, stripped and joined by a space; empty ones are left out."""
-    lines = (line.strip() for line in text.splitlines())
-    return " ".join(line for line in lines if line)
+    return " ".join(filter(None, map(str.strip, text.splitlines())))

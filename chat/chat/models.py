@@ -9,7 +9,6 @@ from typing import Any
 
 from django.conf import settings
 from django.db import models, transaction
-from django.urls import reverse
 
 import gpulse
 from chat.visitors import Visitor
@@ -26,32 +25,22 @@ class Room(models.Model):
     slug = models.SlugField(max_length=50, unique=True, allow_unicode=True)
     title = models.CharField(max_length=50)
 
-    def get_absolute_url(self) -> str:
-        return reverse("room", args=[self.slug])
-
     @property
     def channel(self) -> str:
         """What is said here, and who comes and goes; settings.py gives it a history."""
         return f"room:{self.slug}"
 
-    @property
-    def typing(self) -> str:
-        """Who is typing: a channel without history, for what is not worth telling later."""
-        return f"typing:{self.slug}"
-
-    def announce(self, message: int = 0) -> None:
-        """Tell every page's list of rooms of this room, or that ``message`` was said in it.  It is
-        no harm if this gets lost, so it need not hold anybody up."""
-        note = {"slug": self.slug, "title": self.title, "id": message}
+    def announce(self, author: str = "") -> None:
+        """Tell every page's list of this room, or that ``author`` said something in it.  Should
+        this be lost it is no harm."""
+        note = {"slug": self.slug, "title": self.title, "member": author}
         gpulse.publish(ROOMS, note, on_commit=True)
 
     def say(self, author: str, text: str, key: str = "") -> "Message":
-        """Keep a message and publish it.
+        """Keep a message and publish it.  The same ``key`` again is the same message, published
+        again: if that went wrong the first time it is mended, and otherwise dropped by the store.
 
-        The same ``key`` again is the same message.  It is published again too: if the first time
-        went wrong between the two this mends it, and otherwise the store drops the second.
-
-        :raises PublishError: it is kept, but the store is away.
+        :raises PublishError: the message is kept, but the store is away.
         """
         named = {"author": author, "key": key or uuid.uuid4().hex}
         message, _ = self.messages.get_or_create(**named, defaults={"text": text})
@@ -102,7 +91,7 @@ class Message(models.Model):
         once = f"{self.pk}.{self.revision}"  # the store passes on one message of this name
         gpulse.publish(self.room.channel, self.frame(), key=once)
         if self.revision == 0:
-            self.room.announce(self.pk)
+            self.room.announce(self.author)
 
 
 class ReadMark(models.Model):

@@ -11,25 +11,22 @@ from django.utils.text import slugify
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
-from chat.consumers import MESSAGE_LIMIT
+from chat.consumers import MESSAGE_LIMIT, storable
 from chat.models import Message, ReadMark, Room
 from chat.visitors import Visitor
 
-PAGE = 100
-"""Messages of one answer; the next ones are asked for by the id of the last."""
-POLICY = "default-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'; " + (
-    "script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'"
+PAGE, MOST_ROOMS = 100, 500  # messages of one answer, rooms of a list
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-"""What the browser may load and run here: our own files.  The page shows text that strangers wrote;
-it is put in as text, never as HTML, and should that ever fail, this is the second lock."""
+"""What the browser may load and run: our own files.  What strangers wrote is put on the page as
+text, never as HTML; should that ever fail, this is the second lock."""
 
 
 def for_visitor(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
-    """Decorate a view that is for one visitor.
-
-    The visitor has a name before it runs, for the session is saved, and its cookie set, on the
-    response.  For a WebSocket that response is the 101 of the handshake.
-    """
+    """Decorate a view that is for one visitor, who has a name before it runs: the session's cookie
+    is set on the response, and for a WebSocket that is the 101 of the handshake."""
 
     @wraps(view)
     def view_for_visitor(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -49,22 +46,24 @@ def read_marks(request: HttpRequest) -> dict[int, int]:
 
 
 def rooms_of(request: HttpRequest) -> QuerySet[Room]:
-    """All rooms; ``unread`` counts what others said after this visitor's mark."""
+    """The rooms; ``unread`` counts what others said after this visitor's mark."""
     marks = (When(pk=room, then=Value(message)) for room, message in read_marks(request).items())
     new = Q(messages__id__gt=F("mark"), messages__deleted=False)
     mine = Q(messages__author=Visitor.of(request).member)
     rooms = Room.objects.alias(mark=Case(*marks, default=Value(0)))
-    return rooms.annotate(unread=Count("messages", filter=new & ~mine)).order_by("title")
+    return rooms.annotate(unread=Count("messages", filter=new & ~mine)).order_by("title")[
+        :MOST_ROOMS
+    ]
 
 
 def rooms(request: HttpRequest) -> HttpResponse:
     """``/rooms/``: the list, as a page or with ``?json`` for the script; POST makes a room."""
-    title = request.POST.get("title", "").strip()[:50]
-    if slug := slugify(title, allow_unicode=True):
+    title = storable(request.POST.get("title", "")).strip()[:50]
+    if slug := slugify(title, allow_unicode=True)[:50]:
         room, is_new = Room.objects.get_or_create(slug=slug, defaults={"title": title})
         if is_new:
             room.announce()
-        return redirect(room)
+        return redirect("room", slug)
     found = rooms_of(request)
     if "json" in request.GET:
         return JsonResponse({"rooms": list(found.values("slug", "title", "unread"))})
@@ -80,10 +79,8 @@ def page(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def messages(request: HttpRequest, slug: str, order: str, pk: int) -> HttpResponse:
-    """A page of messages, oldest first: those next ``after`` or ``before`` the one with an id.
-
-    By ids and not by page numbers, so that what is said meanwhile moves nothing.
-    """
+    """A page of messages, oldest first: those next ``after`` or ``before`` the one with an id.  By
+    ids and not by page numbers, so that what is said meanwhile moves nothing."""
     found = get_object_or_404(Room, slug=slug).messages.order_by("id")
     found = found.filter(id__gt=pk) if order == "after" else found.filter(id__lt=pk).reverse()
     chosen = list(found[: PAGE + 1])

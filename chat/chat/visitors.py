@@ -5,8 +5,6 @@ session: ``an_`` and six letters.  A frame, as everybody in a room receives it::
 
     {"message": "hello", "user": "an_kqwzpd", "authenticated": false, "channel": "webchat"}
     {"message": "joined", "user": "ann", "authenticated": true, "channel": "chatuser"}
-
-Nothing here knows of sockets, of the store or of the database.
 """
 
 import secrets
@@ -15,8 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.http import HttpRequest
-
-SESSION_KEY = "chat_name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +27,10 @@ class Visitor:
         """Who sends this request; a newcomer is given a name, which the session keeps."""
         if request.user.is_authenticated:
             return cls(request.user.get_username(), authenticated=True)
-        if SESSION_KEY not in request.session:
+        if "chat_name" not in request.session:
             letters = (secrets.choice(string.ascii_lowercase) for _ in range(6))
-            request.session[SESSION_KEY] = "an_" + "".join(letters)
-        return cls(request.session[SESSION_KEY], authenticated=False)
+            request.session["chat_name"] = "an_" + "".join(letters)
+        return cls(request.session["chat_name"], authenticated=False)
 
     @classmethod
     def from_member(cls, member: str) -> "Visitor":

@@ -19,9 +19,13 @@ class _Member(threading.local):
 
 
 _member = _Member()
+_is_used = False
+"""Somebody in this process has opened a connection."""
 
 
 def _remember(connection: Any, **kwargs: Any) -> None:
+    global _is_used
+    _is_used = True
     opened = _member.opened
     if opened is None:
         opened = _member.opened = []
@@ -32,18 +36,23 @@ def _remember(connection: Any, **kwargs: Any) -> None:
 connection_created.connect(_remember, dispatch_uid="gpulse.django.connections")
 
 
-def close_old_connections() -> None:
-    """Close this member's connections that are broken or older than CONN_MAX_AGE allows.
+def opened() -> "list[Any] | None":
+    """The connections that the calling member ever opened, None if there are none."""
+    return _member.opened if _is_used else None
+
+
+def close_old(connections: "list[Any]") -> None:
+    """Close those that are broken or older than CONN_MAX_AGE allows.
 
     Not amid a transaction, in which a handler begins only where a test has opened it.
     """
-    for connection in _member.opened or ():
+    for connection in connections:
         if not connection.in_atomic_block:
             connection.close_if_unusable_or_obsolete()
 
 
-def reset_queries() -> None:
+def reset_queries(connections: "list[Any]") -> None:
     """With DEBUG on, forget the queries that were recorded."""
     if settings.DEBUG:
-        for connection in _member.opened or ():
+        for connection in connections:
             connection.queries_log.clear()

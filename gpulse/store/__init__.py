@@ -7,7 +7,8 @@ publish, from the environment variable ``GPULSE_DATA_STORE`` or from ``settings.
 the embedded store of a running site is found by :mod:`gpulse.runtimedir`, and found anew when the
 site was started again.
 
-Importing this costs neither gevent nor redis-py; opening a store by URL imports the latter.
+Importing this costs neither gevent nor a parser of replies; opening a store by URL imports the
+latter.
 """
 
 import logging
@@ -78,7 +79,7 @@ def open_store(
                 "memory:// is a store per worker: the %d workers do not hear each other", workers
             )
         return MemoryStore(call_hub, rules=history)
-    # A process that needs no server is spared redis-py.
+    # A process that needs no server is spared its parser.
     from gpulse.store.client import RedisStore
 
     return RedisStore(parsed, app_name, rules=history)

@@ -154,7 +154,16 @@ def recovery(
     channel: str, newest: Position, since: Position | None, payloads: Sequence[bytes]
 ) -> Recovery:
     """What a store's answer says: the newest position, and the payloads kept after ``since``."""
-    events = tuple(decode(channel, payload) for payload in payloads)
+    kept: list[Event] = []
+    for back, payload in enumerate(reversed(payloads)):
+        try:
+            event = decode(channel, payload)
+        except ValueError:
+            break
+        if event.position != str(newest._replace(offset=newest.offset - back)):
+            break  # something was deleted behind our back
+        kept.append(event)
+    events = tuple(reversed(kept))
     distance = newest.distance_from(since)
     recovered = since is not None and distance is not None and distance <= len(events)
     return Recovery(str(newest), recovered, events)

@@ -1,37 +1,24 @@
-"""The Redis wire: a store in any Redis or Valkey server, embedded or by URL.
-
-Commands go through redis-py, which brings TLS, AUTH and connection set-up; its retries, its health
-checks and its five-second timeouts are turned off, and its PubSub is not used at all: what arrives
-is read by :mod:`gpulse.store.subscriber`.
+"""The Redis wire: a store in any Redis or Valkey server, in many of them, embedded or by URL.
 
 Used by requests, handlers and scripts, in greenlets or native threads; never on the hub of a worker
-in thread mode, for a command blocks its thread.  At most ``CONNECTIONS`` commands run at once, each
-on a connection of its own from redis-py's pool; the others wait their turn, and give up with those
-before them if the store is found away.  A connection that the server closed is found out and
-replaced before it is used again.
+in thread mode, for a command blocks its thread.  All callers of a process share one connection to
+each server (:mod:`gpulse.store.pipeline`); which servers there are, :mod:`gpulse.store.commands`
+knows.  What arrives is read by :mod:`gpulse.store.subscriber`, on connections of its own.
 
-Channels on the wire are ``{APP}:DB:CHANNEL``: a server's PUBLISH knows no database numbers, so the
-name must carry them.
+Names on the wire are in :mod:`gpulse.store.names`.
 
-Source: https://valkey.io/commands/, https://redis.readthedocs.io
+Source: https://valkey.io/commands/
 """
 
-import re
-import threading
-import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NoReturn
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+import hiredis
 
 from gpulse.errors import PublishError, StoreError
 from gpulse.historyrules import HistoryRule, HistoryRules
-from gpulse.store import history_scripts, scripts
+from gpulse.store import history_scripts, names, scripts
 from gpulse.store.base import (
-    ANSWER,
     IDLE_SECONDS,
     KEY_SECONDS,
     LEASE,
@@ -43,114 +30,108 @@ from gpulse.store.base import (
     Recovery,
     Store,
     Subscriber,
-    check_channel,
     check_key,
     check_name,
     new_epoch,
     recovery,
 )
-from gpulse.store.circuit import Circuit
+from gpulse.store.cluster import ClusterCommands
+from gpulse.store.commands import Command, Commands, Script, ServerCommands, Word, call
 from gpulse.store.history import Position
+from gpulse.store.link import AwayError
 from gpulse.store.message import Event
+from gpulse.store.names import Names, pair, unpair
+from gpulse.store.pipeline import BusyError
 from gpulse.storeurl import StoreURL
 
-CONNECTIONS = 16
-"""The most connections of one worker to the store, the subscriber's apart.  A worker's one core
-sends some 15,000 commands a second; at 1 ms a round trip these connections carry as many."""
-PATIENCE = 2.0
-"""Seconds to wait for a free connection of a store that answers."""
-PAUSE = 0.3
-"""Seconds for which calls fail at once after the store was found away."""
 PAGE = 500
 """Members that one script releases or restores: some 5 ms of the server's time."""
+RECOVER_PAGE = 500
+"""Channels whose history is asked for in one round trip."""
 SWEEP_OWNERS = 16
 """Owners released by one sweep; the next one, seconds later, takes the rest."""
 REMEMBERED = 100_000
 """Members remembered as gone, about 10 MB of the server's memory."""
 
 
+_PRESENCE = {
+    name: Script(scripts.PRELUDE + getattr(scripts, name))
+    for name in ("JOIN", "LEAVE", "RESTORE", "RENEW", "RELEASE", "EXPIRED")
+}
+_PUBLISH_KEPT = Script(history_scripts.PUBLISH_KEPT)
+_RECOVER = Script(history_scripts.RECOVER)
+
+
 class RedisStore(Store):
     """A store behind a Redis-protocol URL.  Connects at first use.
 
     :param app_name: sites with different names share a server without hearing each other.
+    :param rules: which channels have a history.
     """
 
-    def __init__(
-        self,
-        url: StoreURL,
-        app_name: str,
-        clock: Callable[[], float] = time.monotonic,
-        rules: HistoryRules | None = None,
-    ) -> None:
-        self._client = redis.Redis(connection_pool=_pool(url))
-        self._slots = threading.BoundedSemaphore(CONNECTIONS)
-        self._circuit = Circuit(PAUSE, clock)
-        self._presence_key = f"{{{app_name}}}:presence"
-        self._script = {
-            name: self._client.register_script(scripts.PRELUDE + getattr(scripts, name))
-            for name in ("JOIN", "LEAVE", "RESTORE", "RENEW", "RELEASE", "EXPIRED")
-        }
-        self._publish_kept = self._client.register_script(history_scripts.PUBLISH_KEPT)
-        self._recover = self._client.register_script(history_scripts.RECOVER)
+    def __init__(self, url: StoreURL, app_name: str, rules: HistoryRules | None = None) -> None:
+        self._names = Names(app_name, url.db)
+        self._commands: Commands = (
+            ClusterCommands(url) if url.kind == "cluster" else ServerCommands(url)
+        )
+        sharded = self._commands.sharded
+        self._publish_word = b"SPUBLISH" if sharded else b"PUBLISH"
+        self._pubsub_word = b"SHARD" if sharded else b""
+        self._presence_keys = [self._names.presence, *([self._names.notes] if sharded else ())]
         self.rules = rules or HistoryRules()
         self._url = url
-        self._channel_prefix = f"{{{app_name}}}:{url.db}:".encode()
 
     # Channels
 
     def publish(self, channel: str, payload: bytes, *, key: str = "") -> Receipt:
-        wire = self._wire(channel)
+        wire = self._names.wire(channel)
         rule = self.rules.of(channel)
-        check_key(key, rule)
         if rule is None:
-            count: int = self._answer(lambda: self._client.publish(wire, payload), PublishError)
-            return Receipt(count, None, False)
-        keys = [wire + b":stream", wire + b":position", b"%s:key:%s" % (wire, key.encode())]
+            if key:
+                check_key(key, rule)
+            command = Command(wire, (self._publish_word, wire, payload))
+            return Receipt(self._answer(command, PublishError), None, False)
+        check_key(key, rule)
+        keys = [names.stream(wire), names.position(wire), names.idempotency(wire, key)]
         remember = max(KEY_SECONDS, rule.age) if key else 0.0
-        arguments = [wire, payload, "PUBLISH", *self._kept(rule), _ms(remember)]
+        arguments = [wire, payload, self._publish_word, *_kept(rule), _ms(remember)]
         receivers, position, duplicate = self._answer(
-            lambda: self._publish_kept(keys=keys, args=arguments), PublishError
+            call(_PUBLISH_KEPT, keys, arguments), PublishError
         )
         return Receipt(receivers, position.decode(), bool(duplicate))
 
-    @staticmethod
-    def _kept(rule: HistoryRule) -> list[str | int]:
-        """What both scripts of a history are told."""
-        idle = max(IDLE_SECONDS, rule.age)
-        return [rule.size, _ms(rule.age), _ms(idle), new_epoch()]
-
     def recover(self, requests: Sequence[tuple[str, str | None]]) -> list[Recovery]:
-        asked = []
-        pipeline = self._client.pipeline(transaction=False)
+        asked: list[tuple[str, Position | None]] = []
+        commands: list[Command] = []
         for channel, since in requests:
-            wire = self._wire(channel)
+            wire = self._names.wire(channel)
             rule = self.rules.of(channel)
             if rule is None:
                 raise ValueError(f"channel {channel!r} has no history, see --history")
             position = None if since is None else Position.parse(since)
             asked.append((channel, position))
             epoch, offset = position or ("", 0)
-            self._recover(
-                keys=[wire + b":stream", wire + b":position"],
-                args=[epoch, offset, *self._kept(rule)],
-                client=pipeline,
-            )
-        replies = self._answer(pipeline.execute)
+            keys = [names.stream(wire), names.position(wire)]
+            commands.append(call(_RECOVER, keys, [epoch, offset, *_kept(rule)]))
+        replies: list[Any] = []
+        for start in range(0, len(commands), RECOVER_PAGE):
+            replies += self._answers(commands[start : start + RECOVER_PAGE], bulk=True)
         return [
             recovery(channel, Position.parse(newest.decode()), since, payloads)
             for (channel, since), (newest, payloads) in zip(asked, replies, strict=True)
         ]
 
     def channels(self, pattern: str = "*") -> dict[str, int]:
-        glob = re.sub(rb"([\\?\[\]])", rb"\\\1", pattern.encode())
-        found = self._answer(lambda: self._client.pubsub_channels(self._channel_prefix + glob))
         counts: dict[str, int] = {}
-        names = sorted(found)
-        for start in range(0, len(names), PAGE):
-            page = names[start : start + PAGE]
-            for wire, count in self._answer(partial(self._client.pubsub_numsub, *page)):
-                counts[wire[len(self._channel_prefix) :].decode()] = count
-        return counts
+        glob = self._names.glob(pattern)
+        for wires in self._everywhere(b"CHANNELS", glob):
+            for start in range(0, len(wires), PAGE):
+                for found in self._everywhere(b"NUMSUB", *wires[start : start + PAGE]):
+                    for wire, count in zip(found[::2], found[1::2], strict=True):
+                        if count:
+                            name = self._names.channel(wire)
+                            counts[name] = counts.get(name, 0) + count
+        return dict(sorted(counts.items()))
 
     def open_subscriber(
         self,
@@ -158,12 +139,13 @@ class RedisStore(Store):
         on_reconnect: Callable[[list[str] | None], None] | None = None,
     ) -> Subscriber:
         # A script that only publishes stays free of gevent.
+        if self._url.kind == "cluster":
+            from gpulse.store.shards import ClusterSubscriber
+
+            return ClusterSubscriber(self._url, self._names, on_event, on_reconnect)
         from gpulse.store.subscriber import RedisSubscriber
 
-        return RedisSubscriber(self._url, self._channel_prefix, on_event, on_reconnect)
-
-    def _wire(self, channel: str) -> bytes:
-        return self._channel_prefix + check_channel(channel).encode()
+        return RedisSubscriber(self._url, self._names, on_event, on_reconnect, self._commands.reset)
 
     # Presence
 
@@ -175,15 +157,15 @@ class RedisStore(Store):
         will: Note | None = None,
         hello: Note | None = None,
     ) -> int:
-        pair = _pair(check_name("key", key), check_name("member", member))
+        both = _pair(key, member)
         check_name("owner", owner)
-        total: int = self._run("JOIN", pair, owner, self._note(will), self._note(hello), _ms(LEASE))
+        total: int = self._run("JOIN", both, owner, self._note(will), self._note(hello), _ms(LEASE))
         return total
 
     def leave(self, key: str, member: str, owner: str, farewell: Note | None = None) -> int:
-        pair = _pair(check_name("key", key), check_name("member", member))
+        both = _pair(key, member)
         check_name("owner", owner)
-        total: int = self._run("LEAVE", pair, owner, self._note(farewell), NOT_HELD)
+        total: int = self._run("LEAVE", both, owner, self._note(farewell), NOT_HELD)
         return total
 
     def restore(self, owner: str, holdings: Sequence[Holding]) -> None:
@@ -191,22 +173,21 @@ class RedisStore(Store):
         for start in range(0, len(holdings), PAGE):
             arguments: list[bytes] = []
             for holding in holdings[start : start + PAGE]:
-                arguments.append(
-                    _pair(check_name("key", holding.key), check_name("member", holding.member))
-                )
+                arguments.append(_pair(holding.key, holding.member))
                 arguments.append(self._note(holding.will))
                 arguments.append(self._note(holding.hello))
             self._run("RESTORE", owner, _ms(LEASE), _ms(RECALL), *arguments)
 
     def members(self, key: str) -> dict[str, int]:
-        name = f"{self._presence_key}:members:{check_name('key', key)}"
-        found: dict[bytes, bytes] = self._answer(lambda: self._client.hgetall(name))
-        return {member.decode(): int(total) for member, total in found.items()}
+        name = b"%s:members:%s" % (self._names.presence, check_name("key", key).encode())
+        found: list[bytes] = self._answer(Command(name, (b"HGETALL", name)))
+        totals = zip(found[::2], found[1::2], strict=True)
+        return {member.decode(): int(total) for member, total in totals}
 
     def holdings(self, owner: str) -> list[tuple[str, str]]:
-        name = f"{self._presence_key}:held:{check_name('owner', owner)}"
-        found: list[bytes] = self._answer(lambda: self._client.hkeys(name))
-        return [_unpair(pair) for pair in found]
+        name = b"%s:held:%s" % (self._names.presence, check_name("owner", owner).encode())
+        found: list[bytes] = self._answer(Command(name, (b"HKEYS", name)))
+        return [_unpair(both) for both in found]
 
     def renew(self, owner: str, lease: float = LEASE) -> int:
         holdings: int = self._run("RENEW", check_name("owner", owner), _ms(lease))
@@ -226,92 +207,82 @@ class RedisStore(Store):
         cursor = b"0"
         while True:
             cursor, page = self._run("RELEASE", owner, cursor, PAGE, int(only_expired))
-            left.extend(_unpair(pair) for pair in page)
+            left.extend(_unpair(both) for both in page)
             if cursor == b"0":
                 return left
 
     def _note(self, note: Note | None) -> bytes:
-        if note is None:
-            return b""
-        wire = self._wire(note.channel)
-        return b"%d:%s%s" % (len(wire), wire, note.payload)
+        return b"" if note is None else pair(self._names.wire(note.channel), note.payload)
 
     # The rest
 
     def ping(self) -> None:
-        self._answer(self._client.ping)
+        # A command that any user may run who can use the store at all.
+        self._answer(Command(self._names.presence, (b"EXISTS", self._names.presence)))
 
     def close(self) -> None:
-        self._client.connection_pool.disconnect()
+        self._commands.close()
 
     def describe(self) -> str:
         return str(self._url)
 
-    def _run(self, script: str, *arguments: str | bytes | int) -> Any:
-        return self._answer(lambda: self._script[script](keys=[self._presence_key], args=arguments))
+    def _run(self, script: str, *arguments: Word) -> Any:
+        return self._answer(call(_PRESENCE[script], self._presence_keys, arguments))
 
-    def _answer(self, command: Callable[[], Any], error: type[StoreError] = StoreError) -> Any:
-        """What ``command`` returns, or ``error`` within the deadline."""
-        if not self._slots.acquire(timeout=PATIENCE):
-            self._refuse(error, f"its {CONNECTIONS} connections were busy for {PATIENCE:g} s")
+    def _everywhere(self, word: bytes, *words: Word) -> list[Any]:
+        """What each server answers to PUBSUB."""
         try:
-            if not self._circuit.allows():
-                self._refuse(error, self._circuit.cause or "it was away a moment ago")
-            reply = command()
-        except (redis.ConnectionError, redis.TimeoutError, OSError) as failure:
-            cause = str(failure) or type(failure).__name__
-            self._circuit.open(cause)
-            self._refuse(error, cause, failure)
-        except redis.RedisError as failure:
-            self._circuit.close()
-            self._refuse(error, str(failure), failure)
-        finally:
-            self._slots.release()
-        self._circuit.close()
-        return reply
+            replies = self._commands.everywhere((b"PUBSUB", self._pubsub_word + word, *words))
+        except (AwayError, BusyError) as failure:
+            self._refuse(StoreError, failure)
+        return self._checked(replies, StoreError)
 
-    def _refuse(
-        self, error: type[StoreError], cause: str, failure: Exception | None = None
-    ) -> NoReturn:
-        what = "the message may be lost" if error is PublishError else "it may not be done"
-        raise error(
-            f"the data store {self._url} failed ({cause}): {what}; "
-            "check that it runs and lets this site in"
-        ) from failure
+    def _answer(self, command: Command, error: type[StoreError] = StoreError) -> Any:
+        """The reply to one command, or ``error`` within the deadline."""
+        return self._answers([command], error)[0]
+
+    def _answers(
+        self,
+        commands: Sequence[Command],
+        error: type[StoreError] = StoreError,
+        *,
+        bulk: bool = False,
+    ) -> list[Any]:
+        try:
+            replies = self._commands.run(commands, bulk=bulk)
+        except (AwayError, BusyError) as failure:
+            self._refuse(error, failure)
+        return self._checked(replies, error)
+
+    def _checked(self, replies: list[Any], error: type[StoreError]) -> list[Any]:
+        for reply in replies:
+            if isinstance(reply, hiredis.ReplyError):
+                self._refuse(error, reply)
+        return replies
+
+    def _refuse(self, error: type[StoreError], cause: Exception) -> NoReturn:
+        if isinstance(cause, BusyError):
+            what, then = "it was not sent", "see whether the store or this process is overloaded"
+        else:
+            lost = error is PublishError
+            what = "the message may be lost" if lost else "it may not be done"
+            then = "check that it runs and lets this site in"
+        raise error(f"the data store {self._url} failed ({cause}): {what}; {then}") from cause
 
 
-def _pool(url: StoreURL) -> redis.ConnectionPool:
-    options: dict[str, Any] = {
-        "db": url.db,
-        "username": url.username,
-        "password": url.password,
-        "socket_timeout": ANSWER,
-        "socket_connect_timeout": ANSWER,
-        "retry": Retry(NoBackoff(), 0),
-        "health_check_interval": 0,
-        "protocol": 2,
-    }
-    if url.scheme == "unix":
-        options["path"] = url.path
-        return redis.ConnectionPool(redis.UnixDomainSocketConnection, **options)
-    options["host"] = url.host
-    options["port"] = url.port
-    if not url.tls:
-        return redis.ConnectionPool(redis.Connection, **options)
-    for key, value in url.tls_options:
-        options[key] = value == "true" if key == "ssl_check_hostname" else value
-    return redis.ConnectionPool(redis.SSLConnection, **options)
+def _kept(rule: HistoryRule) -> list[Word]:
+    """What both scripts of a history are told."""
+    return [rule.size, _ms(rule.age), _ms(max(IDLE_SECONDS, rule.age)), new_epoch()]
 
 
 def _ms(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-def _pair(first: str, second: str) -> bytes:
-    key = first.encode()
-    return b"%d:%s%s" % (len(key), key, second.encode())
+def _pair(key: str, member: str) -> bytes:
+    return pair(check_name("key", key).encode(), check_name("member", member).encode())
 
 
-def _unpair(pair: bytes) -> tuple[str, str]:
-    size, _, rest = pair.partition(b":")
-    return rest[: int(size)].decode(), rest[int(size) :].decode()
+def _unpair(both: bytes) -> tuple[str, str]:
+    key, member = unpair(both)
+    return key.decode(), member.decode()

@@ -74,7 +74,7 @@ class Fanout:
         self._on_reconnect = on_reconnect
         self.counts = Counts()
         self.deliveries = 0
-        """Events handed to receivers, each receiver counted."""
+        """Live events that receivers took, each receiver counted."""
         self.failures = 0
         """Events that a receiver raised on."""
 
@@ -111,7 +111,7 @@ class Fanout:
 
     def _again(self, entry: _Channel, receiver: Receiver, done: Done) -> None:
         """The receiver has the channel, or is about to."""
-        if entry.confirmed and receiver in entry.receivers:
+        if receiver in entry.receivers or (entry.track and entry.track.is_settled(receiver)):
             position = entry.track.position if entry.track is not None else None
             done(Subscribed(None if position is None else str(position), None, 0))
         else:
@@ -195,8 +195,16 @@ class Fanout:
         """Close the subscriber; no event is handed out any more."""
         if self._subscriber is not None:
             self._subscriber.close()
+        dones = [
+            done
+            for entry in self._channels.values()
+            if entry.track is not None
+            for done in entry.track.close()
+        ]
         self._channels.clear()
         self._channels_of.clear()
+        for done in dones:
+            done(SubscribeError("the worker is closing"))
 
     def _subscribe(self, channel: str, entry: _Channel) -> None:
         if self._subscriber is None:

@@ -4,8 +4,9 @@
 greenlet or a native thread, one at a time) takes all questions that wait and puts them to the store
 together.  Questions are few: one per channel at a time.
 
-Bounded: beyond ``MOST`` a question is answered with an error at once, and one that waits for
-longer than ``PATIENCE`` when its turn comes.
+Bounded: beyond ``MOST`` a question is answered with an error at once.  A store that fails is asked
+again for ``PATIENCE`` seconds, for right after a lost connection it may need a moment; then the
+error is the answer.
 """
 
 import logging
@@ -23,7 +24,9 @@ MOST = 50_000
 BATCH = 100
 """Questions put to the store at once."""
 PATIENCE = 2.0
-"""Seconds that a question may wait for its turn."""
+"""Seconds after which a question is not put to the store any more."""
+PAUSE = 0.1
+"""Seconds before a store that failed is asked again."""
 
 _log = logging.getLogger("gpulse.store")
 
@@ -50,6 +53,7 @@ class Historian:
         spawn: Callable[[Callable[[], None]], object],
         call_hub: Callable[..., object],
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] | None = None,
     ) -> None:
         self._questions: deque[_Question] = deque()
         self._lock = threading.Lock()
@@ -58,6 +62,8 @@ class Historian:
         self._spawn = spawn
         self._call_hub = call_hub
         self._clock = clock
+        # Looked up now: at import time nothing may be patched yet.
+        self._sleep = sleep or time.sleep
         self.refused = 0
         """Questions that were not put to the store: too many waited, or for too long."""
 
@@ -74,7 +80,18 @@ class Historian:
             self.refused += 1
             answer(StoreError("too many channels wait for their history"))
         elif begin:
+            self._begin()
+
+    def _begin(self) -> None:
+        try:
             self._spawn(self._run)
+        except RuntimeError as failure:
+            # No thread can be had.
+            with self._lock:
+                batch, self._running = list(self._questions), False
+                self._questions.clear()
+            self.refused += len(batch)
+            self._give(batch, [StoreError(f"no history is fetched: {failure}")] * len(batch))
 
     def _run(self) -> None:
         """Beside the pool: until nothing waits."""
@@ -85,16 +102,24 @@ class Historian:
                 if not batch:
                     self._running = False
                     return
-            self._call_hub(self._give, batch, self._answers(batch))
+            answers = self._answers(batch)
+            if answers is None:
+                with self._lock:
+                    self._questions.extendleft(reversed(batch))
+                self._sleep(PAUSE)
+            else:
+                self._call_hub(self._give, batch, answers)
 
-    def _answers(self, batch: list[_Question]) -> list[Recovery | StoreError]:
-        late = self._clock() - PATIENCE
-        if batch[-1].asked < late:
+    def _answers(self, batch: list[_Question]) -> list[Recovery | StoreError] | None:
+        """None: ask again in a moment."""
+        if batch[-1].asked < self._clock() - PATIENCE:
             self.refused += len(batch)
             return [StoreError("the data store took too long for its histories")] * len(batch)
         try:
             return [*self._store.recover([(each.channel, each.since) for each in batch])]
         except StoreError as error:
+            if self._clock() + PAUSE - batch[0].asked < PATIENCE:
+                return None
             return [error] * len(batch)
         except Exception as error:
             # The runner has to go on, and whoever asked has to have an answer.

@@ -17,6 +17,8 @@ to some position.  The rules:
   has arrived here it is *trailing*: live events up to there are not for it.
 * One question to the store at a time, from the oldest position that anybody needs.
 * Where the store's history does not reach back, a receiver is told of the gap, never nothing.
+* A hole is asked about from one message before it.  That one has to be the one that was handed
+  out: a replica that took over without the last writes counts on with other messages.
 """
 
 import re
@@ -139,7 +141,7 @@ class Receivers:
         return True
 
     def hand_out(self, event: "Event", failed: Callable[[Receiver], None]) -> int:
-        """Deliver to all; how many there were.
+        """Deliver to all; how many took it.
 
         A receiver that raises is told to ``failed``; one that another one's delivery takes away
         gets nothing more.
@@ -147,14 +149,17 @@ class Receivers:
         fixed = self._fixed
         if fixed is None:
             fixed = self._fixed = tuple(self._all)
+        count = len(fixed)
         for receiver in fixed:
             if self._fixed is not fixed and receiver not in self._all:
+                count -= 1
                 continue
             try:
                 receiver.deliver(event)
             except Exception:
+                count -= 1
                 failed(receiver)
-        return len(fixed)
+        return count
 
 
 class _Waiting:
@@ -178,11 +183,13 @@ class Track:
     __slots__ = (
         "_ask",
         "_asked",
+        "_asked_held",
         "_asked_since",
         "_channel",
         "_counts",
         "_failed",
         "_held",
+        "_mark",
         "_position",
         "_question",
         "_recent",
@@ -202,12 +209,14 @@ class Track:
     ) -> None:
         self.receivers = Receivers()
         self._waiting: dict[Receiver, _Waiting] = {}
-        self._trailing: dict[Receiver, Position] = {}
+        self._trailing: dict[Receiver, tuple[Position, int | None]] = {}  # with its mark
         self._recent: list[tuple[Position, Event]] = []  # while somebody waits
         self._held: list[tuple[Position, Event]] | None = None  # since there is a hole
         self._position: Position | None = None
+        self._mark: int | None = None  # tells the event there from another; None: it was not seen
         self._asked: tuple[Receiver, ...] | None = None  # for whom the open question is
         self._asked_since: Position | None = None
+        self._asked_held = 0  # events that were held when it was asked
         self._question = 0  # its number
         self._channel = channel
         self._size = size
@@ -226,6 +235,10 @@ class Track:
     def position(self) -> Position | None:
         """Of the last event handed out; None if none was and nobody asked."""
         return self._position
+
+    def is_settled(self, receiver: Receiver) -> bool:
+        """The receiver has got its answer."""
+        return receiver in self.receivers or receiver in self._trailing
 
     # -- receivers
 
@@ -249,6 +262,15 @@ class Track:
             self._recent.clear()
         return waiting.done if waiting is not None else None
 
+    def close(self) -> list[Done]:
+        """Forget all receivers; every ``done`` that was not called."""
+        dones = [waiting.done for waiting in self._waiting.values()]
+        self._waiting.clear()
+        self._trailing.clear()
+        for receiver in self.receivers:
+            self.receivers.discard(receiver)
+        return dones
+
     # -- what arrives
 
     def live(self, event: "Event") -> int:
@@ -258,7 +280,8 @@ class Track:
         if self._held is None and self._position is None:
             self._held = []  # nobody has had anything: the store is being asked where we are
         if self._held is not None:
-            self._hold(self._held, position, event)
+            if self._hold(self._held, position, event):
+                self._asked_held = max(self._asked_held - 1, 0)
             return 0
         assert self._position is not None
         distance = position.distance_from(self._position)
@@ -274,9 +297,9 @@ class Track:
     def reconnected(self) -> None:
         """The connection was lost, and the channel is subscribed again."""
         self._asked = None  # what was asked before says nothing of what came since
-        self._question += 1
-        if self._position is not None and self._held is None:
-            self._held = []
+        # Nor are events of the old connection to be trusted: a replica may have taken over without
+        # them.  The answer tells of all that count.
+        self._held = None if self._position is None else []
         self._inquire()
 
     def answered(self, question: int, answer: "Recovery | StoreError") -> None:
@@ -289,14 +312,19 @@ class Track:
             return
         newest, events = Position.parse(answer.position), answer.events
         held: list[tuple[Position, Event]] = []
-        if self._position is None:
+        position = self._position
+        if position is None:
             self._position = newest
-            held, self._held = self._held or [], None
-        elif self._held is not None or newest.epoch != self._position.epoch:
+            held = self._take_held(newest)
+        elif newest.epoch != position.epoch or (
+            self._held is not None and self._is_told_of(position, newest, events)
+        ):
             held = self._mend(newest, events)
+        if self._mark is None and newest == self._position:
+            self._mark = _mark_of(events)
         for receiver in asked:
             waiting = self._waiting.get(receiver)
-            if waiting is not None:
+            if waiting is not None and self._is_told_of(waiting.since, newest, events):
                 self._serve(receiver, waiting, newest, events)
         self._release(held)
         if not self._waiting:
@@ -307,17 +335,32 @@ class Track:
 
     def _hold(
         self, queue: "list[tuple[Position, Event]]", position: Position, event: "Event"
-    ) -> None:
+    ) -> bool:
+        """True if the first of the queue had to go."""
         queue.append((position, event))
-        if len(queue) > self._size + SLACK:
-            # The hole that this leaves is found as any other.
-            del queue[0]
+        if len(queue) <= self._size + SLACK:
+            return False
+        # The hole that this leaves is found as any other.
+        del queue[0]
+        return True
+
+    def _take_held(self, newest: Position) -> "list[tuple[Position, Event]]":
+        """What was held, without what belongs to an epoch that is over: an event that was here
+        when the store was asked, and is of another epoch than the answer."""
+        held, self._held = self._held or [], None
+        return [
+            each
+            for index, each in enumerate(held)
+            if index >= self._asked_held or each[0].epoch == newest.epoch
+        ]
 
     def _inquire(self) -> None:
         """Ask the store, if there is anything to ask and no question is open."""
         if self._asked is not None or not (self._waiting or self._held is not None):
             return
-        known = [self._position] if self._held is not None else []
+        known: list[Position | None] = []
+        if self._held is not None and self._position is not None:
+            known.append(self._position._replace(offset=max(self._position.offset - 1, 0)))
         known += [waiting.since for waiting in self._waiting.values()]
         first = next((each for each in known if each is not None), None)
         since = None
@@ -328,12 +371,14 @@ class Track:
             since = Position(epoch, min(offsets)) if offsets else first
         self._asked = tuple(self._waiting)
         self._asked_since = since
+        self._asked_held = len(self._held or ())
         self._question += 1
         self._ask(None if since is None else str(since), self._question)
 
     def _pass_on(self, position: Position, event: "Event") -> int:
         """The next event: hand it out."""
         self._position = position
+        self._mark = hash(event.data)
         if self._waiting:
             self._hold(self._recent, position, event)
         count = self.receivers.hand_out(event, self._failed)
@@ -343,19 +388,36 @@ class Track:
 
     def _pass_to_trailing(self, position: Position, event: "Event") -> int:
         count = 0
-        for receiver, known in list(self._trailing.items()):
-            if position.epoch == known.epoch and position.offset < known.offset:
+        for receiver, (known, mark) in list(self._trailing.items()):
+            if position.offset < known.offset:
                 continue
             self._trailing.pop(receiver, None)
             self.receivers.add(receiver)
             if position != known:
                 self._deliver(receiver, event)
                 count += 1
+            elif mark is not None and mark != self._mark:
+                self._gap(receiver, position)  # it has another message of that number
         return count
 
     def _deliver(self, receiver: Receiver, event: "Event") -> None:
         try:
             receiver.deliver(event)
+        except Exception:
+            self._failed(receiver)
+
+    def _gap(self, receiver: Receiver, position: Position) -> None:
+        self._counts.gaps += 1
+        try:
+            receiver.gap(self._channel, str(position))
+        except Exception:
+            self._failed(receiver)
+
+    def _answer(
+        self, receiver: Receiver, waiting: _Waiting, answer: Subscribed | SubscribeError
+    ) -> None:
+        try:
+            waiting.done(answer)
         except Exception:
             self._failed(receiver)
 
@@ -366,17 +428,35 @@ class Track:
 
         :returns: the live events that were held meanwhile.
         """
-        held, self._held = self._held or [], None
+        held = self._take_held(newest)
         distance = newest.distance_from(self._position)
-        if distance is not None and distance <= len(events):
+        if distance is not None and distance <= len(events) and self._fits(distance, events):
             self._counts.recovered += 1 if distance else 0
             for event in events[len(events) - distance :]:
                 assert event.position is not None
                 self._pass_on(Position.parse(event.position), event)
-        else:
-            self._position = newest
-            self._tell_gap(str(newest))
+            return held
+        # What arrived in the meantime need not be lost as well.
+        first = held[0][0] if held else newest
+        before = first.offset - 1 if held and first.epoch == newest.epoch else newest.offset
+        self._jump(Position(newest.epoch, min(before, newest.offset)))
         return held
+
+    def _fits(self, distance: int, events: "tuple[Event, ...]") -> bool:
+        """Whether the message before ``events``, if it is kept, is the one that was handed out."""
+        before = len(events) - distance - 1
+        return before < 0 or self._mark is None or hash(events[before].data) == self._mark
+
+    def _jump(self, position: Position) -> None:
+        """Go on behind ``position``, after a gap."""
+        self._position = position
+        self._mark = None
+        self._recent.clear()
+        for receiver in list(self._trailing):
+            self.receivers.add(receiver)
+        self._trailing.clear()
+        for receiver in self.receivers:
+            self._gap(receiver, position)
 
     def _release(self, held: "list[tuple[Position, Event]]") -> None:
         for index, (_, event) in enumerate(held):
@@ -386,70 +466,71 @@ class Track:
                 self._held.extend(held[index + 1 :])
                 return
 
+    def _is_told_of(
+        self, since: Position | None, newest: Position, events: "tuple[Event, ...]"
+    ) -> bool:
+        """False if the store may know more than it was asked: the next question is about that."""
+        if since is None:
+            return True
+        distance, asked = newest.distance_from(since), self._asked_since
+        if distance is None or distance <= len(events):
+            return True
+        return asked is not None and since.distance_from(asked) is not None
+
     def _serve(
         self, receiver: Receiver, waiting: _Waiting, newest: Position, events: "tuple[Event, ...]"
     ) -> None:
         """Give a receiver what the store says it missed, and what came since."""
         since = waiting.since
         distance = newest.distance_from(since)
-        if distance is not None and distance > len(events) and not self._was_asked(since):
-            return  # the store may know more than it was asked about: the next question is for it
         recovered = None if since is None else distance is not None and distance <= len(events)
         missed = events[len(events) - distance :] if recovered and distance else ()
         del self._waiting[receiver]
         position = self._position
         assert position is not None
-        if position.epoch != newest.epoch or position.offset >= newest.offset:
+        if position.offset >= newest.offset:
             self.receivers.add(receiver)
         else:
-            self._trailing[receiver] = newest
-        waiting.done(Subscribed(str(newest), recovered, len(missed)))
+            self._trailing[receiver] = (newest, _mark_of(events))
+        self._answer(receiver, waiting, Subscribed(str(newest), recovered, len(missed)))
         self._counts.missed += len(missed)
         for event in missed:
             self._deliver(receiver, event)
         self._catch_up(receiver, newest)
 
-    def _was_asked(self, since: Position | None) -> bool:
-        asked = self._asked_since
-        return asked is not None and since is not None and since.distance_from(asked) is not None
-
     def _catch_up(self, receiver: Receiver, last: Position) -> None:
         """Hand one receiver the live events behind ``last`` that the others have had."""
         for position, event in self._recent:
-            if position.epoch == last.epoch and position.offset <= last.offset:
+            if position.offset <= last.offset:
                 continue
-            if position.distance_from(last) != 1:
-                self._counts.gaps += 1
-                receiver.gap(self._channel, str(position))
+            if position.offset != last.offset + 1:
+                self._gap(receiver, Position(position.epoch, position.offset - 1))
             last = position
             self._deliver(receiver, event)
-
-    def _tell_gap(self, position: str | None) -> None:
-        for receiver in (*self.receivers, *self._trailing):
-            self._counts.gaps += 1
-            try:
-                receiver.gap(self._channel, position)
-            except Exception:
-                self._failed(receiver)
-        for receiver in list(self._trailing):
-            self.receivers.add(receiver)
-        self._trailing.clear()
 
     def _unanswered(self, asked: tuple[Receiver, ...], error: StoreError) -> None:
         """The store could not say: those that wait fail, the others are told of a gap."""
         for receiver in asked:
             waiting = self._waiting.pop(receiver, None)
             if waiting is not None:
-                waiting.done(SubscribeError(str(error)))
-        if self._held is not None:
-            held, self._held = self._held, None
-            self._position = None
-            self._tell_gap(None)
-            if held:
-                # From where the channel goes on.
-                position = held[0][0]
-                self._position = Position(position.epoch, position.offset - 1)
-                self._release(held)
+                self._answer(receiver, waiting, SubscribeError(str(error)))
+        held, self._held = self._held, None
+        position = self._position
+        if held is not None and position is not None:
+            # Without an event that came since, whatever was lost shows as a hole at the next one.
+            first = held[0][0] if held else None
+            if first is None:
+                self._jump(position)
+            elif first.epoch != position.epoch or first.offset > position.offset + 1:
+                self._jump(Position(first.epoch, first.offset - 1))
+            self._release(held)
+        elif held and self._waiting:
+            self._held = held  # for the next question
         if not self._waiting:
             self._recent.clear()
         self._inquire()
+
+
+def _mark_of(events: "tuple[Event, ...]") -> int | None:
+    """What tells the newest event from another of its number; None if it is not known."""
+    return hash(events[-1].data) if events else None

@@ -50,6 +50,8 @@ _Pair = tuple[str, str]
 
 MAX_KEPT = 10_000
 """Channels whose history is kept; beyond it the oldest is forgotten."""
+MAX_KEYS = 10_000
+"""Idempotency keys remembered of one channel; beyond it the oldest is forgotten."""
 
 
 class _Kept:
@@ -125,6 +127,9 @@ class MemoryStore(Store):
                 return Receipt(0, before[0], True)
             position = kept.append(payload, now, rule)
             if key:
+                if len(kept.keys) >= MAX_KEYS:
+                    del kept.keys[next(iter(kept.keys))]
+                kept.keys.pop(key, None)  # so that the order is that of age
                 kept.keys[key] = (position, now + max(KEY_SECONDS, rule.age))
             return Receipt(self._post(Note(channel, kept.entries[-1][1])), position, False)
 

@@ -12,7 +12,9 @@ names, for the app name ``APP`` (the braces put all of them into one slot of a c
 A *pair* is two strings in one, ``BYTES:FIRST SECOND`` without the blank, where BYTES is the length
 of FIRST: a key and a member, or, as a *note*, a channel and a payload.  An empty note is none.
 
-``KEYS[1]`` is always ``{APP}:presence``; the other names are made from it.  Needs a server that
+``KEYS[1]`` is always ``{APP}:presence``; the other names are made from it.  ``KEYS[2]`` is given on
+a cluster only: there a script may publish to its own slot, so notes go out whole on the sharded
+channel ``{APP}:notes``, and workers take them apart.  Needs a server that
 replicates effects (Redis 5, any Valkey), for the scripts read the clock before they write.
 """
 
@@ -36,7 +38,12 @@ local function split(pair)
 end
 
 local function tell(note)
-  if note and note ~= '' then redis.call('PUBLISH', split(note)) end
+  if not note or note == '' then return end
+  if KEYS[2] then
+    redis.call('SPUBLISH', KEYS[2], note)
+  else
+    redis.call('PUBLISH', split(note))
+  end
 end
 
 local function hold(pair, owner, will, lease)

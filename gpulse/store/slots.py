@@ -68,6 +68,12 @@ class SlotMap:
         self.nodes = tuple(dict.fromkeys((*self.primaries, *nodes)))
         """Replicas too: whoever may be asked for the next map."""
 
+    def __eq__(self, other: object) -> bool:
+        """Whether every slot has the same owner; replicas do not count."""
+        return isinstance(other, SlotMap) and self._ranges == other._ranges
+
+    __hash__ = None  # type: ignore[assignment]
+
     def owner(self, slot: int) -> Endpoint | None:
         """The primary of ``slot``; None if nobody serves it."""
         index = bisect.bisect_right(self._starts, slot) - 1

@@ -19,7 +19,7 @@ Nothing is allowed that the subclass does not allow.
 import json
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
@@ -27,7 +27,9 @@ from gpulse.django import accounts
 from gpulse.errors import StoreError
 from gpulse.http.exchange import Exchange
 from gpulse.http.upgrade import Upgrade
-from gpulse.store.message import Event
+from gpulse.store.base import check_channel
+from gpulse.store.history import Position
+from gpulse.store.message import Event, encode
 from gpulse.websocket.closecodes import BAD_REQUEST
 from gpulse.websocket.consumer import WebSocketConsumer, text
 from gpulse.websocket.eventstream import EventStreamSession
@@ -72,6 +74,7 @@ class ChannelConsumer(WebSocketConsumer):
 
     subprotocols = (SUBPROTOCOL,)
     _present: dict[str, str]
+    _subscribed: set[str]
 
     @staticmethod
     def shape(event: Event) -> tuple[int, bytes] | None:
@@ -121,6 +124,7 @@ class ChannelConsumer(WebSocketConsumer):
     def _dispatch(self, handler: str, *args: Any) -> None:
         if handler == "on_open":
             self._present = {}
+            self._subscribed = set()
             self._reply({"type": "welcome", "ping": PING_AFTER})
             self.on_open()
             for request in self._first_requests():
@@ -167,7 +171,10 @@ class ChannelConsumer(WebSocketConsumer):
     ) -> dict[str, Any] | None:
         """The reply to a request; None: it is sent already."""
         try:
-            return handle(self, request)
+            reply = handle(self, request)
+            if reply is not None:
+                encode(reply)  # what JSON cannot hold is the application's fault, told as such
+            return reply
         except Refused as refused:
             return _error(request, refused)
         except StoreError as error:
@@ -184,14 +191,22 @@ class ChannelConsumer(WebSocketConsumer):
         if since is not None and not isinstance(since, str):
             raise Refused("since is a position, a text", 400)
         pool, session = self._services.pool, self._session
+        if since is not None:
+            try:
+                Position.parse(since)
+            except ValueError as error:
+                raise Refused(str(error), 400) from None
+        had, was_there = channel in self._subscribed, channel in self._present
         # Who is there is asked for after the subscription, so that no joining is missed; and the
         # answer goes out before what the channel has to say.
+        pool, session = self._services.pool, self._session
         pool.call_hub(session.hold)
         try:
             try:
                 found = self.subscribe(channel, since)
             except ValueError as error:
-                raise Refused(str(error), 400) from None
+                raise Refused(str(error), 403) from None
+            self._subscribed.add(channel)
             reply = {
                 "type": "subscribed",
                 "id": request.get("id"),
@@ -207,13 +222,19 @@ class ChannelConsumer(WebSocketConsumer):
                 pool.call_hub(session.at, channel, since if found.missed else found.position)
             self._reply(reply)
         except BaseException:
-            self.unsubscribe(channel)
+            # What an earlier request made stays.
+            if not was_there:
+                self._leave(channel)
+            if not had:
+                self._subscribed.discard(channel)
+                self.unsubscribe(channel)
             raise
         finally:
             pool.call_hub(session.release)
 
     def _unsubscribe(self, request: dict[str, Any]) -> dict[str, Any]:
         channel = _text_of(request, "channel")
+        self._subscribed.discard(channel)
         self.unsubscribe(channel)
         self._leave(channel)
         return _ok(request)
@@ -239,6 +260,10 @@ class ChannelConsumer(WebSocketConsumer):
 
     def _allowed_channel(self, request: dict[str, Any]) -> str:
         channel = _text_of(request, "channel")
+        try:
+            check_channel(channel)
+        except ValueError as error:
+            raise Refused(str(error), 400) from None
         if not self._is_open(channel):
             raise Refused("this channel is not open to you", 403)
         return channel
@@ -350,14 +375,22 @@ def open_stream(
 
 
 def _parsed(message: str | bytes) -> dict[str, Any] | None:
-    """A request; None if it is none."""
+    """A request; None if it is none: no JSON object, or one that cannot be answered in JSON."""
     if isinstance(message, bytes):
         return None
     try:
-        request = json.loads(message)
+        request = json.loads(message, parse_constant=_no_constant)
+        if "\\u" in message:
+            encode(request)  # half a pair of surrogates is no text
     except (ValueError, RecursionError):
         return None
-    return request if isinstance(request, dict) else None
+    if not isinstance(request, dict) or type(request.get("id")) not in (int, str, type(None)):
+        return None
+    return request
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not in JSON")
 
 
 def _wanted_channels(request: HttpRequest) -> list[dict[str, Any]] | None:

@@ -21,8 +21,8 @@ from gpulse.http.upgrade import Upgrade
 from gpulse.websocket.closecodes import NORMAL
 from gpulse.websocket.frames import BINARY, TEXT
 from gpulse.websocket.handshake import HandshakeError, accept
+from gpulse.websocket.outlet import NO_HANDLERS
 from gpulse.websocket.session import WebSocketSession
-from gpulse.websocket.shapes import plain
 from gpulse.websocket.sockets import Sockets
 
 THREADS = 64
@@ -56,7 +56,7 @@ class _LoopSession(WebSocketSession):
     __slots__ = ("_in_hand", "_readers", "wake")
 
     def __init__(self, connection: Any, sockets: Sockets) -> None:
-        super().__init__(connection, sockets, _NoHandlers())
+        super().__init__(connection, sockets, NO_HANDLERS)
         self.wake: Callable[[], None] | None = None
         self._in_hand = False  # the loop works on something that it took
         self._readers: list[Callable[[], None]] = []
@@ -100,24 +100,16 @@ class _LoopSession(WebSocketSession):
     def _put(self, handler: str, *args: object) -> None:
         if handler == "on_open":
             return
-        self._inbox.append((handler, *args))
+        self._inbox.append((handler, args))
         if self.wake is not None:
             self.wake()
 
-    def take(self) -> tuple[object, ...] | None:
+    def take(self) -> tuple[str, tuple[Any, ...]] | None:
         """On the member: the next thing that happened, None if nothing waits."""
         if not self._inbox:
             return None
         self._in_hand = True
         return self._inbox.pop(0)
-
-
-class _NoHandlers:
-    handled: frozenset[str] = frozenset()
-    shape = staticmethod(plain)
-
-    def handle(self, handler: str, *args: object) -> None:
-        """Never called: a loop fetches what happened."""
 
 
 class LegacyWebSockets:
@@ -228,8 +220,10 @@ class LegacyWebSocket(WebSocket):
                     waiter.wait(session.limits.ping_interval * 3)
                     continue
             pool.call_hub(session.taken)
-            if happened[0] == "on_message":
-                return happened[1]  # type: ignore[return-value]
+            handler, args = happened
+            if handler == "on_message":
+                message: str | bytes = args[0]
+                return message
             self._mark_closed()
             return None
 

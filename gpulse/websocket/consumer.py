@@ -17,8 +17,7 @@ from django.conf import settings
 from django.core.exceptions import DisallowedHost, ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
 
-from gpulse.django import accounts
-from gpulse.django.connections import close_old_connections, reset_queries
+from gpulse.django import accounts, connections
 from gpulse.errors import SubscribeError
 from gpulse.http.exchange import Exchange
 from gpulse.http.upgrade import Upgrade
@@ -32,7 +31,7 @@ from gpulse.websocket.frames import BINARY, TEXT
 from gpulse.websocket.handshake import HandshakeError, accept
 from gpulse.websocket.identities import ANONYMOUS, Identity
 from gpulse.websocket.limits import SocketLimits
-from gpulse.websocket.outlet import Outlet
+from gpulse.websocket.outlet import EVENT_HANDLERS, Outlet
 from gpulse.websocket.past import Past
 from gpulse.websocket.session import WebSocketSession
 from gpulse.websocket.shapes import plain
@@ -45,8 +44,6 @@ View = Callable[..., HttpResponse]
 
 _AUTHORITY = re.compile(r"(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]+)?")
 """What a browser writes behind the scheme of an Origin, in lower case."""
-
-EVENT_HANDLERS = ("on_event", "on_presence", "on_gap")
 
 
 class WebSocketConsumer:
@@ -370,12 +367,16 @@ class WebSocketConsumer:
         in an empty context, so that no language, time zone or URLconf that an earlier job of this
         member activated is left: Django keeps these in context variables.
         """
-        reset_queries()
-        close_old_connections()
+        opened = connections.opened()
+        if opened is not None:
+            connections.reset_queries(opened)
+            connections.close_old(opened)
         try:
             Context().run(self._dispatch, handler, *args)
         finally:
-            close_old_connections()
+            opened = connections.opened()
+            if opened is not None:
+                connections.close_old(opened)
             if self._request is not None:
                 if self._past is None:
                     self._past = Past(self._request)

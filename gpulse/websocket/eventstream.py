@@ -104,10 +104,16 @@ class EventStreamSession(Outlet):
         return encode_event(payload)
 
     def deliver(self, event: Event) -> None:
-        if event.position is not None and self._held is None:
-            self._positions[event.channel] = event.position
-            self.send_frame(encode_id(self._positions))
-        super().deliver(event)
+        if event.position is None or self._held is not None:
+            super().deliver(event)
+            return
+        self._positions[event.channel] = event.position
+        if self._handled and self._is_kept(event):
+            return
+        frame = event.forms[self._form] if self._form in event.forms else self._frame_of(event)
+        if frame is not None:
+            # In one piece: an id that went out alone would say that the client has the event.
+            self.send_frame(encode_id(self._positions) + frame)
 
     def at(self, channel: str, position: str | None) -> None:
         """The client has all of ``channel`` up to ``position``; None: it listens no more."""

@@ -34,6 +34,7 @@ GATHERED = 64
 LARGE = 16_384
 """Bytes of a frame that is sent before the end of the turn, with those before it."""
 
+EVENT_HANDLERS = frozenset({"on_event", "on_presence", "on_gap"})
 HANDLERS = {PRESENCE: "on_presence", GAP: "on_gap"}
 """Kinds of events with a handler of their own; all others have ``on_event``."""
 
@@ -53,6 +54,22 @@ class Handlers(Protocol):
         """Call ``on_open()``, ``on_message(message)``, ``on_rate_exceeded(message, seconds)``,
         ``on_event(event)``, ``on_presence(event)``, ``on_gap(event)`` or ``on_close(code,
         reason)``; whatever else belongs around a handler is its matter."""
+
+
+class NoHandlers:
+    """The application's side of what has none, or has it no more."""
+
+    handled: frozenset[str] = frozenset()
+
+    @staticmethod
+    def shape(event: Event) -> tuple[int, bytes] | None:
+        return None
+
+    def handle(self, handler: str, *args: object) -> None:
+        """Nothing happens."""
+
+
+NO_HANDLERS = NoHandlers()
 
 
 class Outlet:
@@ -78,6 +95,7 @@ class Outlet:
         "_held",
         "_inbox",
         "_pending",
+        "_released",
         "_sockets",
         "connection",
         "entry",
@@ -94,7 +112,7 @@ class Outlet:
         form: tuple[object, ...],
     ) -> None:
         # A list, though it is taken from in front: it is short, and an empty deque is 760 bytes.
-        self._inbox: list[tuple[Any, ...]] = []
+        self._inbox: list[tuple[str, tuple[Any, ...]]] = []
         # Events that came while on_open runs: they go out after what on_open sends, so that a
         # snapshot sent there is never overtaken by a change that it does not know.
         self._held: list[Event] | None = []
@@ -104,6 +122,7 @@ class Outlet:
         self._closed = False
         self._ending = False
         self._events = 0
+        self._released = 0  # of these, so many were held and count beyond the bound
         self._form = form
         self._handled = handlers.handled
         self._sockets = sockets
@@ -150,7 +169,7 @@ class Outlet:
         return self._closed
 
     def _put(self, handler: str, *args: object) -> None:
-        self._inbox.append((handler, *args))
+        self._inbox.append((handler, args))
         if not self._busy:
             self._busy = True
             self._sockets.pool.submit_handler(self._run)
@@ -158,48 +177,55 @@ class Outlet:
     def _run(self) -> None:
         """On a pool member: what happened, one after the other, but not for ever."""
         pool, inbox = self._sockets.pool, self._inbox
-        failed, events = False, 0
-        for _ in range(IN_A_ROW):
-            handler, *args = inbox.pop(0)
-            failed = not self._handle(handler, args)
-            if handler in ("on_event", "on_presence", "on_gap"):
-                events += 1
-            # Behind the jobs of others: a socket that sends much does not keep a member to itself.
-            if failed or not inbox or handler == "on_open" or pool.has_waiting:
-                break
-        pool.call_hub(self._ran, failed, handler == "on_open", events)
-
-    def _handle(self, handler: str, args: list[object]) -> bool:
-        """False if the handler raised: why is logged."""
-        name = type(self.handlers).__name__
+        handle = self.handlers.handle
+        handler, failed, events = "", True, 0
         try:
-            self.handlers.handle(handler, *args)
-        except SubscribeError as error:
-            if not self._closed:
-                log.exception("%s.%s raised", name, handler)
-                return False
+            for _ in range(IN_A_ROW):
+                failed = True  # whatever ends it: gevent.Timeout and SystemExit are no Exception
+                handler, args = inbox.pop(0)
+                if handler in EVENT_HANDLERS:
+                    events += 1
+                try:
+                    handle(handler, *args)
+                    failed = False
+                except Exception as error:
+                    failed = self._has_failed(handler, error)
+                # Behind the jobs of others: a socket that sends much does not keep a member.
+                if failed or not inbox or handler == "on_open" or pool.has_waiting:
+                    break
+        finally:
+            pool.call_hub(self._ran, failed, handler == "on_open", events)
+
+    def _has_failed(self, handler: str, error: Exception) -> bool:
+        """A handler raised: log why; False if that is of no consequence."""
+        name = type(self.handlers).__name__
+        if isinstance(error, SubscribeError) and self._closed:
             # The client left while its handler waited for the store.
             log.debug("%s.%s: %s", name, handler, error)
-        except StoreError as error:
+            return False
+        if isinstance(error, StoreError) and not isinstance(error, SubscribeError):
             log.error("%s.%s: %s", name, handler, error)
-            return False
-        except Exception:
-            log.exception("%s.%s raised", name, handler)
-            return False
+        else:
+            log.error("%s.%s raised", name, handler, exc_info=error)
         return True
 
     def _ran(self, failed: bool, opened: bool, events: int) -> None:
         if opened:
             self.release()
         self._events -= events  # on the hub, as it is counted up
+        self._released = min(self._released, self._events)
         if failed and not self._ending and not self._closed:
             self.fail(INTERNAL_ERROR, "the server failed on this message")
         self._taken()
         if self._inbox:
             self._sockets.pool.submit_handler(self._run)
-        else:
-            self._busy = False
-            self._idle()
+            return
+        self._busy = False
+        self._idle()
+        if self._closed and not self._inbox:
+            # That was on_close.  The application's side refers back to us: without this, both would
+            # wait for the garbage collector.
+            self.handlers = NO_HANDLERS
 
     # -- output
 
@@ -311,8 +337,11 @@ class Outlet:
     def release(self) -> None:
         """Hand out what was kept back."""
         held, self._held = self._held, None
-        for event in held or ():
-            self.deliver(event)
+        if held:
+            # They were bounded while they were held; a recovery may be longer than ``events``.
+            self._released += len(held)
+            for event in held:
+                self.deliver(event)
 
     def deliver(self, event: Event) -> None:
         """From the fan-out: an event on a subscribed channel."""
@@ -349,7 +378,7 @@ class Outlet:
         handler = HANDLERS.get(event.kind, "on_event")
         if handler not in self._handled:
             return False
-        if self._events >= self.limits.events:
+        if self._events >= self.limits.events + self._released:
             self._too_slow_inside(f"{handler} is slower than its channels")
         else:
             self._events += 1

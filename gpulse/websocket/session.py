@@ -26,11 +26,13 @@ from gpulse.websocket.closecodes import ABNORMAL, NO_STATUS, NORMAL, RATE, RESTA
 from gpulse.websocket.deflate import Deflate, compress
 from gpulse.websocket.frames import BINARY, CLOSE, PING, PONG, TEXT, encode_close, encode_frame
 from gpulse.websocket.limits import SocketLimits
-from gpulse.websocket.outlet import Handlers, Outlet
+from gpulse.websocket.outlet import NO_HANDLERS, Handlers, Outlet
 from gpulse.websocket.rate import TokenBucket
 from gpulse.websocket.sockets import RESTART_REASON, Sockets
 
 DATA = (TEXT, BINARY)
+SLICE = 4096
+"""Bytes of compressed input that are decoded before the inbox is looked at."""
 
 log = logging.getLogger("gpulse.websocket")
 
@@ -53,11 +55,13 @@ class WebSocketSession(Outlet):
         "_close_received",
         "_close_sent",
         "_decoder",
+        "_deflates",
         "_heard",
         "_last_message",
         "_parting",
         "_paused",
         "_refused",
+        "_unread",
     )
 
     def __init__(
@@ -73,6 +77,8 @@ class WebSocketSession(Outlet):
         form = (handlers.shape, self._bits, limits.compress_from if self._bits else 0)
         super().__init__(connection, sockets, handlers, limits, form)
         self._decoder = codec.Decoder(limits.message, deflate)
+        self._deflates = deflate is not None
+        self._unread = b""
         self._bucket: TokenBucket | None = None
         self._close_received: tuple[int, str] | None = None
         self._close_sent: tuple[int, str] | None = None
@@ -108,6 +114,8 @@ class WebSocketSession(Outlet):
         """
         self._handled = frozenset()
         self._held = None
+        self.handlers = NO_HANDLERS
+        self._sockets.sessions.add(self)
         self.connection.resume_reading()
         self.close(code, reason)
 
@@ -117,6 +125,19 @@ class WebSocketSession(Outlet):
         self._heard = True
         if self._parting is not None or self._close_received is not None:
             return
+        if not self._deflates:
+            self._take_in(data)
+            return
+        # A kilobyte may stand for a megabyte: look at the inbox in between.
+        self._unread += data
+        self._read_on()
+
+    def _read_on(self) -> None:
+        while self._unread and not self._paused and self._parting is None:
+            piece, self._unread = self._unread[:SLICE], self._unread[SLICE:]
+            self._take_in(piece)
+
+    def _take_in(self, data: bytes) -> None:
         decoder = self._decoder
         for opcode, payload in decoder.feed(data):
             if opcode in DATA:
@@ -179,9 +200,13 @@ class WebSocketSession(Outlet):
         if self._ending:
             return
         pong = encode_frame(PONG, payload)
+        if not self.connection.buffered:
+            self.send_frame(pong)  # many in one read are answered in one piece
+            self._answers = 0
+            return
         self._send_out(pong)
         # A client that sends pings and does not read is no better than another.
-        self._answers = self._answers + len(pong) if self.connection.buffered else 0
+        self._answers += len(pong)
         if self._answers > self.limits.outgoing:
             self._close_slow()
 
@@ -229,7 +254,9 @@ class WebSocketSession(Outlet):
         if self._paused and len(self._inbox) <= self.limits.inbox // 2:
             self._paused = False
             self._heard = True
-            self.connection.resume_reading()
+            self._read_on()
+            if not self._paused:
+                self.connection.resume_reading()
 
     # -- output
 
@@ -241,7 +268,8 @@ class WebSocketSession(Outlet):
     def _send_out(self, frame: bytes) -> None:
         """Send an answer of our own, behind what was sent before."""
         self.flush()
-        self._write(frame)
+        if self._close_sent is None:
+            self._write(frame)
 
     def _rest(self) -> None:
         self._set_ping(self._sockets.clock())
@@ -267,6 +295,7 @@ class WebSocketSession(Outlet):
         self.connection.set_deadline(self._sockets.clock() + self.limits.close_timeout)
         if self._paused:
             self._paused = False
+            self._read_on()
             self.connection.resume_reading()  # to see the client's close frame
 
     def fail(self, code: int, reason: str) -> None:
@@ -282,6 +311,8 @@ class WebSocketSession(Outlet):
     def _send_close(self, code: int, reason: str, *, echo: bool = False) -> None:
         """:param echo: the client's close had no code, so ours has none."""
         self.flush()
+        if self._close_sent is not None:
+            return  # the flush found out a client that is too slow, and said so
         self._close_sent = (code, reason)
         self._write(encode_frame(CLOSE, b"") if echo else encode_close(code, reason))
 

@@ -65,7 +65,7 @@ class Sockets:
         self.draining = False
         self.messages_in = 0
         self.deliveries = 0
-        """Messages given to clients' connections."""
+        """Messages, and answers to pings, given to clients' connections."""
         self.slow_closed = 0
         """Clients closed because they, or their handlers, were too slow."""
         self.dropped = 0

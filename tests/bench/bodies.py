@@ -15,6 +15,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable
 
+from meter import note_others
 from peers import PEERS, add_peer_options, chosen_peers
 from servers import (
     DEADLINE,
@@ -27,7 +28,7 @@ from servers import (
     print_table,
 )
 from targets import Target, at_least, finish
-from wrk import Round, need_wrk, note_others, wrk
+from wrk import Round, need_wrk, wrk
 
 APPLICATION = "large:application"
 NAMES = ("gunicorn", "granian")
@@ -45,7 +46,7 @@ def main() -> None:
     options = parser.parse_args()
     need_cores()
     need_wrk()
-    peers = chosen_peers(options, NAMES)
+    peers = chosen_peers(options, PEERS, NAMES)
     rows: list[list[str]] = []
     targets: list[Target] = []
     every: list[Round] = []

@@ -17,10 +17,11 @@ import statistics
 from collections import defaultdict
 
 from crowd import SPARE_FILES, Crowd, allow_files, bytes_each
+from meter import note_others
 from servers import Server, gpulse, median_ratio, need_cores, pin_client, print_table
 from sockets import open_keep_alive
 from targets import Target, at_least, below, finish
-from wrk import CONNECTIONS, Round, need_wrk, note_others, wrk
+from wrk import CONNECTIONS, Round, need_wrk, wrk
 
 APPLICATION = "null:application"
 OPTIONS = ("--data-store", "memory://", "--keep-alive", "600")

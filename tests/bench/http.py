@@ -14,10 +14,11 @@ import statistics
 from collections import defaultdict
 from dataclasses import dataclass
 
-from peers import BJOERN, GRANIAN, GUNICORN, Peer, add_peer_options, chosen_peers
+from meter import note_others
+from peers import BJOERN, GRANIAN, GUNICORN, PEERS, Peer, add_peer_options, chosen_peers
 from servers import Server, gpulse, median_ratio, need_cores, print_table
 from targets import Target, at_least, below, finish
-from wrk import Round, need_wrk, note_others, wrk
+from wrk import Round, need_wrk, wrk
 
 NAMES = ("gunicorn", "granian", "bjoern")
 
@@ -65,7 +66,9 @@ def main() -> None:
     options = parser.parse_args()
     need_cores()
     need_wrk()
-    peers = chosen_peers(options, NAMES, *{module for app in APPLICATIONS for module in app.needs})
+    peers = chosen_peers(
+        options, PEERS, NAMES, *{module for app in APPLICATIONS for module in app.needs}
+    )
     rows: list[list[str]] = []
     targets: list[Target] = []
     every: list[Round] = []

@@ -8,8 +8,10 @@ name: a table without it would say nothing about it.
 import argparse
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from servers import DEADLINE, HERE, HOST, Server
 
@@ -66,10 +68,81 @@ PEERS = {
 """By the name that ``--without`` takes."""
 
 
-def add_peer_options(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+@dataclass(frozen=True)
+class SocketPeer:
+    """A server of WebSockets to compare with; none of them writes an access log.
+
+    :param start: interpreter, environment of its own -> the server.
+    :param layer: class of its channel layer, where it has one.
+    """
+
+    name: str
+    modules: tuple[str, ...]
+    start: Callable[[str, Mapping[str, str]], Server]
+    layer: str = ""
+
+
+def _script(name: str, script: str, python: str, environ: Mapping[str, str]) -> Server:
+    return Server(name, script, "{port}", python=python, environ=environ)
+
+
+def _uvicorn(name: str, python: str, environ: Mapping[str, str]) -> Server:
+    """One process with what its ``standard`` extra brings: uvloop, httptools, websockets."""
+    return Server(
+        *(name, "-m", "uvicorn", "channelsite.asgi:application", "--log-level", "warning"),
+        *("--ws-ping-interval", "600", "--no-access-log", "--host", HOST, "--port", "{port}"),
+        python=python,
+        environ=environ,
+    )
+
+
+def _channels(name: str, *modules: str, layer: str = "") -> SocketPeer:
+    needs = ("uvicorn", "uvloop", "httptools", "websockets", "channels", *modules)
+    return SocketPeer(name, needs, partial(_uvicorn, name), layer)
+
+
+GEVENT_WEBSOCKET = "gevent-websocket"
+CHANNELS = "uvicorn + Channels"
+CHANNELS_LISTS = "Channels, RedisChannelLayer"
+CHANNELS_PUBSUB = "Channels, RedisPubSubChannelLayer"
+PICOWS = "picows"
+
+ECHOES = {
+    "gevent-websocket": SocketPeer(
+        GEVENT_WEBSOCKET,
+        ("geventwebsocket",),
+        partial(_script, GEVENT_WEBSOCKET, "gevent_echo.py"),
+    ),
+    "channels": _channels(CHANNELS),
+    "picows": SocketPeer(PICOWS, ("picows", "uvloop"), partial(_script, PICOWS, "picows_echo.py")),
+}
+"""The peers of ``echo.py``."""
+
+ROOMS = {
+    "gevent-websocket": SocketPeer(
+        GEVENT_WEBSOCKET,
+        ("geventwebsocket",),
+        partial(_script, GEVENT_WEBSOCKET, "gevent_room.py"),
+    ),
+    "channels": _channels(
+        CHANNELS_LISTS, "channels_redis", layer="channels_redis.core.RedisChannelLayer"
+    ),
+    "channels-pubsub": _channels(
+        CHANNELS_PUBSUB, "channels_redis", layer="channels_redis.pubsub.RedisPubSubChannelLayer"
+    ),
+}
+"""The peers of ``broadcast.py``."""
+
+AnyPeer = TypeVar("AnyPeer", Peer, SocketPeer)
+
+
+def add_peer_options(
+    parser: argparse.ArgumentParser, names: Sequence[str], *, access_log: bool = True
+) -> None:
     """``--peers-python``, ``--without`` and ``--no-access-log``.
 
-    :param names: of PEERS, those that the benchmark compares with.
+    :param names: those that the benchmark compares with.
+    :param access_log: whether its servers can have one.
     """
     parser.add_argument(
         "--peers-python",
@@ -84,21 +157,26 @@ def add_peer_options(parser: argparse.ArgumentParser, names: Sequence[str]) -> N
         choices=names,
         help="leave a peer out; its targets are not measured; may be repeated",
     )
-    parser.add_argument(
-        "--no-access-log",
-        dest="access_log",
-        action="store_false",
-        help="no server writes an access log, as bjoern never does; not what the targets are for",
-    )
+    if access_log:
+        parser.add_argument(
+            "--no-access-log",
+            dest="access_log",
+            action="store_false",
+            help="no server writes an access log, as bjoern never does; not what the targets are "
+            "for",
+        )
 
 
-def chosen_peers(options: argparse.Namespace, names: Sequence[str], *also: str) -> list[Peer]:
+def chosen_peers(
+    options: argparse.Namespace, table: Mapping[str, AnyPeer], names: Sequence[str], *also: str
+) -> list[AnyPeer]:
     """The peers to compare with, in the order of ``names``.
 
+    :param table: that has these names: PEERS, ECHOES or ROOMS.
     :param also: modules that the applications need.
     :raises SystemExit: some are not installed; all of them are named.
     """
-    peers = [PEERS[name] for name in names if name not in options.without]
+    peers = [table[name] for name in names if name not in options.without]
     missing = [
         f"{peer.name} ({module} cannot be imported)"
         for peer in peers

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -33,27 +33,29 @@ class Server:
     :param name: for the table.
     :param command: what follows the interpreter; ``{port}`` and ``{folder}`` are replaced.
     :param python: the interpreter.
+    :param environ: environment variables of its own.
     :raises SystemExit: it does not answer ``GET /`` in time; its log is told.
     """
 
-    def __init__(self, name: str, *command: str, python: str = sys.executable) -> None:
+    def __init__(
+        self,
+        name: str,
+        *command: str,
+        python: str = sys.executable,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
-        self.port = _free_port()
+        self.port = free_port()
         self._temporary = tempfile.TemporaryDirectory(prefix="gpulse-bench-")
         folder = Path(self._temporary.name)
         self._log = folder / "log"
         arguments = [part.format(port=self.port, folder=folder) for part in command]
-        environ = os.environ | {
-            "PYTHONPATH": str(ROOT),
-            "PYTHONPYCACHEPREFIX": str(folder / "pycache"),  # leaves nothing in the tree
-        }
-        environ.pop("DJANGO_SETTINGS_MODULE", None)  # each site names its own
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 ["taskset", "-c", str(SERVER_CORE), python, *arguments],
                 stdout=log,
                 stderr=log,
-                env=environ,
+                env=site_environ(folder, environ or {}),
                 cwd=HERE / "apps",
             )
         try:
@@ -101,12 +103,7 @@ class Server:
 
     def cpu_seconds(self) -> float:
         """CPU time that the master and its children have taken so far."""
-        ticks = 0
-        for pid in self.pids():
-            # proc(5): utime and stime are the 14th and 15th; a name may have spaces in it.
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
+        return sum(map(cpu_seconds, self.pids()))
 
     def __enter__(self) -> Self:
         return self
@@ -115,18 +112,41 @@ class Server:
         self.stop()
 
 
-def gpulse(application: str, *options: str, access_log: bool = True) -> Server:
+def gpulse(
+    application: str,
+    *options: str,
+    access_log: bool = True,
+    environ: Mapping[str, str] | None = None,
+) -> Server:
     """One worker with 200 greenlets; the embedded store, unless options say otherwise."""
     log = ("--access-log", "{folder}/access") if access_log else ()
     return Server(
         *("gpulse", "-m", "gpulse", application, "-w", "1", "--greenlet", "200"),
         *("-b", f"{HOST}:{{port}}", *log, *options),
+        environ=environ,
     )
 
 
-def gevent_websocket(script: str) -> Server:
+def gevent_websocket(script: str, python: str = sys.executable) -> Server:
     """gevent's own WSGI server with gevent-websocket's handler."""
-    return Server("gevent-websocket", script, "{port}")
+    return Server("gevent-websocket", script, "{port}", python=python)
+
+
+def site_environ(folder: Path, more: Mapping[str, str]) -> dict[str, str]:
+    """What a program of ``apps/`` finds in its environment.
+
+    :param folder: a temporary one, for what Python compiles: it leaves nothing in the tree.
+    """
+    environ = dict(os.environ, PYTHONPATH=str(ROOT), PYTHONPYCACHEPREFIX=str(folder / "pycache"))
+    environ.pop("DJANGO_SETTINGS_MODULE", None)  # each site names its own
+    return environ | more
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of one process, its ended children left out."""
+    # proc(5): utime and stime are the 14th and 15th; a name may have spaces in it.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def get(client: socket.socket, path: str) -> tuple[int, bytes]:
@@ -208,7 +228,8 @@ def _value(field: str, name: str) -> str:
     return value.strip() if key.lower() == name else ""
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of HOST that nobody listens on."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])

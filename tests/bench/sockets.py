@@ -9,7 +9,7 @@ from servers import DEADLINE, HOST, get
 
 _HANDSHAKE = (
     "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
 )
 PING = b"\x89\x00"
 PONG = b"\x8a\x80\x00\x00\x00\x00"
@@ -23,14 +23,20 @@ def text_frame(payload: bytes, *, masked: bool) -> bytes:
     return bytes((0x81, mask_bit | len(payload))) + mask + payload
 
 
-def open_websocket(port: int, path: str, first: bytes = b"") -> socket.socket:
+def handshake(path: str, cookie: str = "") -> bytes:
+    """The request that opens a WebSocket."""
+    head = _HANDSHAKE.format(path=path, host=HOST) + (f"Cookie: {cookie}\r\n" if cookie else "")
+    return f"{head}\r\n".encode()
+
+
+def open_websocket(port: int, path: str, first: bytes = b"", cookie: str = "") -> socket.socket:
     """A connection after the 101, non-blocking.
 
     :param first: what the server sends at once; waited for and compared.
     :raises SystemExit: the server declines, or sends something else.
     """
     client = socket.create_connection((HOST, port), DEADLINE)
-    client.sendall(_HANDSHAKE.format(path=path, host=HOST).encode())
+    client.sendall(handshake(path, cookie))
     received = b""
     while b"\r\n\r\n" not in received or len(received.partition(b"\r\n\r\n")[2]) < len(first):
         data = client.recv(65536)

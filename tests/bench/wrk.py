@@ -1,20 +1,16 @@
 """Runs wrk on the clients' core and reads what it says."""
 
-import os
 import re
 import resource
 import shutil
-import statistics
 import subprocess
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from meter import core_seconds
 from servers import CLIENT_CORE, HERE, HOST, SERVER_CORE, Server
 
 CONNECTIONS = 50
-QUIET = 0.05
-"""Share of a core that other processes may have in a round."""
 
 _MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
 
@@ -89,17 +85,6 @@ def wrk(
     )
 
 
-def note_others(rounds: Iterable[Round]) -> None:
-    """Say so when the machine was not quiet: a server with several threads gets more of a shared
-    core than one with a single thread, and then even the ratios are worth nothing."""
-    share = statistics.median(r.others for r in rounds)
-    if share > QUIET:
-        print(  # noqa: T201
-            f"note: other processes had {share:.0%} of a core; repeat this on a quiet machine",
-            flush=True,
-        )
-
-
 def _clocks(server: Server) -> tuple[float, float, float, float]:
     """CPU time so far, in seconds: the server's, that of ended children such as wrk, and of
     everybody on the server's core and on the clients'."""
@@ -108,12 +93,6 @@ def _clocks(server: Server) -> tuple[float, float, float, float]:
     return (
         server.cpu_seconds(),
         usage.ru_utime + usage.ru_stime,
-        _core_seconds(cores, SERVER_CORE),
-        _core_seconds(cores, CLIENT_CORE),
+        core_seconds(cores, SERVER_CORE),
+        core_seconds(cores, CLIENT_CORE),
     )
-
-
-def _core_seconds(lines: list[str], core: int) -> float:
-    """proc(5): user, nice, system and steal; not idle, iowait and interrupts."""
-    fields = next(line.split() for line in lines if line.startswith(f"cpu{core} "))
-    return sum(int(fields[n]) for n in (1, 2, 3, 8)) / os.sysconf("SC_CLK_TCK")

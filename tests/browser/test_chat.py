@@ -416,11 +416,11 @@ def test_history_is_paged_upwards(chat: Pulse, room: str, person: Person) -> Non
     expect(last_text(page)).to_be_in_viewport()
     second_page = texts(page).first
     expect(second_page).to_have_text("message 150")
-    page.get_by_role("button", name="Older messages").press("Enter")
+    page.locator("#scroller").evaluate("scroller => scroller.scrollTop = 0")
     expect(texts(page)).to_have_count(200)
     expect(texts(page).nth(100)).to_have_text("message 150")
     expect(texts(page).nth(100)).to_be_in_viewport()  # the reader's place is kept
-    page.locator("#scroller").evaluate("scroller => scroller.scrollTop = 0")
+    page.get_by_role("button", name="Older messages").dispatch_event("click")
     expect(texts(page)).to_have_text([f"message {number}" for number in range(250)])
     expect(page.get_by_role("button", name="Older messages")).to_be_hidden()
     say(page, "and now")
@@ -501,7 +501,6 @@ def test_a_killed_worker_loses_and_doubles_nothing(chat: Pulse, room: str, perso
     expect(ann.locator(".pending")).to_have_count(0)
     assert stored(chat, room) == said
     expect(ann.locator("#state")).to_have_text(re.compile("Connected|Caught up"))
-    chat.logged("is ready", 3)
 
 
 def test_what_was_missed_offline_is_caught_up_from_the_store(room: str, person: Person) -> None:
@@ -509,7 +508,8 @@ def test_what_was_missed_offline_is_caught_up_from_the_store(room: str, person: 
     enter(ann, room)
     name = enter(bob, room)
     say(bob, "before")
-    expect(texts(ann)).to_have_text(["before"])
+    for page in (ann, bob):
+        expect(texts(page)).to_have_text(["before"])
     bob.context.set_offline(True)
     expect(bob.locator("#state")).to_have_text("Offline")
     expect(user(ann, name)).to_have_count(0)
@@ -628,7 +628,7 @@ def test_who_is_too_fast_keeps_the_text_and_is_told_when(
     enter(page, room)
     sent = 0
     while not page.locator("#problem").text_content():
-        assert sent < 60, "the rate has no bound"
+        assert sent < 60, f"the rate has no bound: {page.locator('main').inner_text()[-600:]}"
         say(page, f"number {sent}")
         sent += 1
     expect(page.locator("#problem")).to_contain_text("Too fast: you can send again in 1 second")

@@ -1,5 +1,5 @@
-"""What one contract is tested on: stores in memory and in a real Valkey reached in three ways, and
-sites on greenlets and on threads."""
+"""What one contract is tested on: stores in memory, in a real Valkey reached in three ways,
+behind real sentinels and in a real cluster, and sites on greenlets and on threads."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -8,12 +8,19 @@ import gevent
 import pytest
 from contract.store_ground import Ear, Ground
 from contract.wsgi_site import Site, open_descriptors, until
-from services import Valkey, start_valkey
+from services import Cluster, Sentinels, Valkey, start_cluster, start_sentinels, start_valkey
 
 from gpulse.store import Store
 from gpulse.worker.pools import GreenletPool, ThreadPool
 
-KINDS = ("memory", "unix", "tcp db 3", "password")
+KINDS = ("memory", "unix", "tcp db 3", "password", "sentinel", "cluster")
+
+
+SERVERS = {
+    "password": "guarded_valkey",
+    "sentinel": "shared_sentinels",
+    "cluster": "shared_cluster",
+}
 
 
 @pytest.fixture(scope="session")
@@ -28,12 +35,24 @@ def guarded_valkey() -> Iterator[Valkey]:
         yield valkey
 
 
+@pytest.fixture(scope="session")
+def shared_sentinels() -> Iterator[Sentinels]:
+    with start_sentinels() as sentinels:
+        yield sentinels
+
+
+@pytest.fixture(scope="session")
+def shared_cluster() -> Iterator[Cluster]:
+    with start_cluster() as cluster:
+        yield cluster
+
+
 @pytest.fixture(params=KINDS)
 def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
     if request.param == "memory":
         url = "memory://"
-    elif request.param == "password":
-        url = request.getfixturevalue("guarded_valkey").url
+    elif request.param in ("password", "sentinel", "cluster"):
+        url = request.getfixturevalue(SERVERS[request.param]).url
     else:
         valkey = request.getfixturevalue("shared_valkey")
         url = valkey.unix_url if request.param == "unix" else valkey.url

@@ -31,10 +31,12 @@ class Ear:
         self.events: list[Event] = []
         self.answers: list[SubscribeError | None] = []
         self.reconnects = 0
+        self.missed: list[str] = []
         self.subscriber: Subscriber = store.open_subscriber(self.events.append, self._count)
 
-    def _count(self) -> None:
+    def _count(self, channels: list[str] | None) -> None:
         self.reconnects += 1
+        self.missed += ["*"] if channels is None else channels
 
     def listen(self, *channels: str) -> "Ear":
         """Subscribe and wait until the store has confirmed it."""
@@ -65,6 +67,10 @@ class Ground:
     @property
     def is_memory(self) -> bool:
         return self.url == "memory://"
+
+    @property
+    def is_cluster(self) -> bool:
+        return "cluster" in self.url
 
     def open(self, app_name: str = "", url: str = "") -> Store:
         """A store of this test, or of another app name or URL."""

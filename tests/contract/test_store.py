@@ -3,7 +3,7 @@
 import pytest
 from contract.store_ground import Ear, Ground, eventually
 
-from gpulse.errors import SubscribeError
+from gpulse.errors import StoreError, SubscribeError
 from gpulse.store import Store, encode
 from gpulse.store.base import LEASE, NOT_HELD, Holding, Note
 
@@ -34,18 +34,18 @@ def test_a_long_message_arrives_whole(store: Store, ear: Ear) -> None:
 
 
 def test_publish_counts_the_subscribers(ground: Ground, store: Store, ear: Ear) -> None:
-    assert store.publish("a", encode(1)) == 0
+    assert store.publish("a", encode(1)).receivers == 0
     ear.listen("a")
-    assert store.publish("a", encode(2)) == 1
+    assert store.publish("a", encode(2)).receivers == 1
     ground.ear(ground.open()).listen("a")
-    assert store.publish("a", encode(3)) == 2
+    assert store.publish("a", encode(3)).receivers == 2
 
 
 def test_a_confirmed_subscription_misses_nothing(ground: Ground, store: Store) -> None:
     other = ground.open()
     for number in range(50):
         ear = ground.ear(store).listen(f"c{number}")
-        assert other.publish(f"c{number}", encode(number)) == 1
+        assert other.publish(f"c{number}", encode(number)).receivers == 1
         assert ear.messages(1) == [number]
 
 
@@ -67,7 +67,7 @@ def test_nothing_comes_after_unsubscribe(store: Store, ear: Ear) -> None:
     store.publish("b", encode("last"))
     eventually(lambda: ear.events[heard:])
     assert [event.channel for event in ear.events[heard:]] == ["b"]
-    eventually(lambda: store.publish("a", encode("nobody")) == 0)
+    eventually(lambda: store.publish("a", encode("nobody")).receivers == 0)
 
 
 def test_a_channel_can_be_subscribed_again(store: Store, ear: Ear) -> None:
@@ -101,6 +101,10 @@ def test_app_names_do_not_hear_each_other(ground: Ground, store: Store, ear: Ear
 
 def test_databases_do_not_hear_each_other(ground: Ground, store: Store, ear: Ear) -> None:
     ear.listen("a")
+    if ground.is_cluster:
+        with pytest.raises(StoreError, match="database 0 only"):
+            ground.open(url=f"{ground.url}/4")
+        return
     url = ground.url.replace("?db=3", "?db=4").replace("/3", "/4").replace("/0", "/4")
     assert ground.is_memory or url != ground.url
     foreign = ground.open(url=url)
@@ -164,6 +168,12 @@ def note(text: str) -> Note:
     return Note("news", encode(text))
 
 
+def say(store: Store, text: str) -> None:
+    """Publish as presence does: on a cluster only such messages are in one order with it."""
+    store.join("sayings", text, "speaker", hello=note(text))
+    store.leave("sayings", text, "speaker")
+
+
 def test_join_and_leave_count_over_all_owners(store: Store) -> None:
     assert store.join("k", "ann", "one") == 1
     assert store.join("k", "ann", "one") == 2
@@ -183,7 +193,7 @@ def test_leaving_what_is_not_held_changes_nothing(store: Store, ear: Ear) -> Non
     store.join("k", "ann", "two")
     assert store.leave("k", "ann", "one", note("gone")) == NOT_HELD
     assert store.members("k") == {"ann": 1}
-    store.publish("news", encode("end"))
+    say(store, "end")
     assert ear.messages(1) == ["end"]
 
 
@@ -192,7 +202,7 @@ def test_hello_is_said_at_the_first_and_will_at_the_last(store: Store, ear: Ear)
     store.join("k", "ann", "one", note("gone"), note("joined"))
     store.join("k", "ann", "two", note("gone for good"), note("joined again"))
     store.leave("k", "ann", "one")
-    store.publish("news", encode("between"))
+    say(store, "between")
     store.leave("k", "ann", "two")
     assert ear.messages(3) == ["joined", "between", "gone for good"]
 
@@ -203,7 +213,7 @@ def test_farewell_takes_the_place_of_will(store: Store, ear: Ear) -> None:
     store.leave("k", "ann", "one", note("said goodbye"))
     store.join("k", "ann", "one")
     store.leave("k", "ann", "one")
-    store.publish("news", encode("end"))
+    say(store, "end")
     assert ear.messages(2) == ["said goodbye", "end"], "an old will is said of a new member"
 
 
@@ -227,7 +237,7 @@ def test_release_leaves_everything_of_one_owner(store: Store, ear: Ear) -> None:
     assert sorted(store.release("one")) == [("k", "ann"), ("k", "bob")]
     assert store.members("k") == {"bob": 1}
     assert store.release("one") == []
-    store.publish("news", encode("end"))
+    say(store, "end")
     assert ear.messages(2) == ["ann gone", "end"]
 
 
@@ -300,11 +310,25 @@ def test_restore_greets_who_was_announced_gone(ground: Ground, store: Store, ear
     assert store.renew("stalled", 1000.0) == 0
     store.restore("stalled", [ann, bob])
     assert store.members("k") == {"ann": 1, "bob": 2}
-    store.publish("news", encode("end"))
+    say(store, "end")
     said = ear.messages(5)
     assert said == ["bob joined", "ann joined", "ann gone", "ann joined", "end"]
     store.release("stalled")
     store.release("other")
+
+
+def test_the_channels_in_use_are_listed(ground: Ground, store: Store, ear: Ear) -> None:
+    assert store.channels() == {}
+    names = ["room:1", "room:2", "room:[x]", "news", "a?b", "größe", "}"]
+    ear.listen(*names)
+    ground.ear(ground.open()).listen("room:2")
+    assert store.channels() == {**dict.fromkeys(sorted(names), 1), "room:2": 2}
+    assert store.channels("room:*") == {"room:1": 1, "room:2": 2, "room:[x]": 1}
+    assert store.channels("*[x]") == {"room:[x]": 1}
+    assert store.channels("a?b") == {"a?b": 1}
+    assert store.channels("?ews") == {}
+    ear.subscriber.unsubscribe("news")
+    eventually(lambda: "news" not in store.channels())
 
 
 def test_the_rest(ground: Ground, store: Store) -> None:

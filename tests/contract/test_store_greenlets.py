@@ -14,6 +14,8 @@ from gevent import monkey; monkey.patch_all()
 import sys, time, gevent
 from gpulse.store import encode, open_store
 from gpulse.store.fanout import Fanout
+from gpulse.store.historian import Historian
+from gpulse.store.history import Subscribed
 from gpulse.store.presence import Presence
 
 store = open_store(sys.argv[1], "patched")
@@ -21,13 +23,14 @@ store = open_store(sys.argv[1], "patched")
 class Receiver:
     def __init__(self): self.got = []
     def deliver(self, event): self.got.append(event.message)
+    def gap(self, channel, position): raise AssertionError("a gap")
 
 receiver, answers = Receiver(), []
-fanout = Fanout(store)
+fanout = Fanout(store, Historian(store, gevent.spawn, gevent.get_hub().loop.run_callback))
 fanout.add("a", receiver, answers.append)
 with gevent.Timeout(10):
     while not answers: gevent.sleep(0.01)
-assert answers == [None], answers
+assert answers == [Subscribed(None, None, 0)], answers
 ticks = []
 def tick():
     while True:

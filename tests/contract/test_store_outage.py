@@ -13,6 +13,7 @@ from services import Valkey, start_valkey
 
 from gpulse.errors import PublishError, StoreError, SubscribeError
 from gpulse.store import encode, open_store
+from gpulse.store.base import Receipt
 from gpulse.store.presence import Presence
 
 
@@ -58,10 +59,10 @@ def test_messages_flow_again_after_a_restart(
     assert len([line for line in lines if line.endswith(" is back")]) == 1, lines
 
 
-def _publishes(publish: Callable[[], int]) -> bool:
+def _publishes(publish: Callable[[], Receipt]) -> bool:
     """True if it went through: the circuit may be open for a moment after the restart."""
     try:
-        return publish() == 1
+        return publish().receivers == 1
     except PublishError:
         return False
 
@@ -131,13 +132,13 @@ def test_an_unsubscribe_while_away_is_not_undone(valkey: Valkey, ground: Ground)
     valkey.restart()
     eventually(lambda: ear.reconnects == 1)
     eventually(lambda: _publishes(lambda: store.publish("b", encode("heard"))))
-    assert store.publish("a", encode("nobody")) == 0
+    assert store.publish("a", encode("nobody")).receivers == 0
 
 
 def test_a_store_that_hangs_is_given_up_and_found_again(
     valkey: Valkey, ground: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpulse.store.subscriber.PROBE", 0.2)
+    monkeypatch.setattr("gpulse.store.feed.PROBE", 0.2)
     store = ground.open()
     ear = ground.ear(store).listen("a")
     gevent.sleep(1.0)
@@ -169,7 +170,7 @@ def test_a_wrong_password_is_said_in_one_line(
 
 def test_an_acl_user_reaches_only_its_channels(caplog: pytest.LogCaptureFixture) -> None:
     with start_valkey() as valkey:
-        rules = ("on", ">secret", "~*", "+@all", "resetchannels", "&{allowed}:*")
+        rules = ("on", ">secret", "~*", "+@all", "resetchannels", "&{allowed:*")
         with redis.Redis(unix_socket_path=str(valkey.directory / "s")) as admin:
             admin.execute_command("ACL", "SETUSER", "site", *rules)
         ground = Ground(valkey.url.replace("unix://", "unix://site:secret@"))

@@ -109,7 +109,8 @@ def fetch(
 def test_the_chat_in_production_serves_hashed_files_without_a_proxy(chat):
     page = chat.text("/")
     found = re.findall(r'"(/static/chat/\w+\.[0-9a-f]{12}\.(?:css|js|svg))"', page)
-    assert len(found) == 3, page
+    assert len(found) == 4, page
+    assert re.search(r'"/static/gpulse/gpulse\.[0-9a-f]{12}\.js"', page)
     for path in found:
         source = CHAT / "chat/static" / re.sub(r"^/static/|\.[0-9a-f]{12}", "", path)
         status, headers, body = fetch(chat, path)

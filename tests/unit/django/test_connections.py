@@ -31,6 +31,14 @@ def configured():
     connections._member.opened = None
 
 
+def look():
+    """What happens around a handler."""
+    mine = connections.opened()
+    if mine is not None:
+        connections.reset_queries(mine)
+        connections.close_old(mine)
+
+
 def opened():
     connection = Connection()
     connection_created.send(sender=Connection, connection=connection)
@@ -38,14 +46,13 @@ def opened():
 
 
 def test_a_member_without_a_connection_looks_at_nothing():
-    connections.close_old_connections()
-    connections.reset_queries()
+    assert connections.opened() is None
 
 
 def test_each_connection_that_it_opened_is_looked_at_once_each_time():
     first, second = opened(), opened()
     connection_created.send(sender=Connection, connection=first)  # it reconnected
-    connections.close_old_connections()
+    look()
     assert (first.looked_at, second.looked_at) == (1, 1)
 
 
@@ -55,7 +62,7 @@ def test_those_of_another_member_are_not_ours():
     thread = threading.Thread(target=lambda: others.append(opened()))
     thread.start()
     thread.join(10)
-    connections.close_old_connections()
+    look()
     assert (mine.looked_at, others[0].looked_at) == (1, 0)
 
 
@@ -63,12 +70,12 @@ def test_those_of_another_member_are_not_ours():
 def test_queries_are_forgotten_where_they_are_recorded(debug, monkeypatch):
     monkeypatch.setattr(settings, "DEBUG", debug, raising=False)
     connection = opened()
-    connections.reset_queries()
+    look()
     assert connection.queries_log == ([] if debug else ["SELECT 1"])
 
 
 def test_a_connection_amid_a_transaction_is_left_alone():
     connection = opened()
     connection.in_atomic_block = True
-    connections.close_old_connections()
+    look()
     assert connection.looked_at == 0

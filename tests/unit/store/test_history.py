@@ -165,6 +165,9 @@ class Model:
             for each in self.known
             if each[0].epoch != self.newest.epoch or each[0] <= self.newest
         ]
+        for ear in self.ears:
+            if not ear.heard:
+                ear.number = None  # a message that this worker never saw it cannot compare
         self.lose()
 
     def settle(self) -> None:
@@ -212,7 +215,7 @@ def test_every_receiver_gets_the_exact_sequence_or_a_gap(found: list[tuple[str, 
     run(Model(), found)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(steps(*USUAL, *USUAL, "lose", "connect", "tell", "promote"))
 def test_a_replica_that_lacks_the_last_writes_is_noticed(found: list[tuple[str, int]]) -> None:
     run(Model(size=200), found)
@@ -368,6 +371,7 @@ def test_a_receiver_that_raises_harms_nobody() -> None:
     model, ear = opened()
     faulty, good = Ear(Position("e0", 0)), Ear(Position("e0", 0), 0)
     model.publish()
+    model.land()
     model.track.add(faulty, faulty.since, bad)
     model.track.add(good, good.since, good.answers.append)
     model.settle()
@@ -377,7 +381,7 @@ def test_a_receiver_that_raises_harms_nobody() -> None:
 
 
 def test_closing_hands_back_those_that_wait() -> None:
-    model, ear = opened()
+    model, _ = opened()
     waiting = Ear(Position("e0", 7))
     model.track.add(waiting, waiting.since, waiting.answers.append)
     assert model.track.close() == [waiting.answers.append]
@@ -464,7 +468,7 @@ def test_who_leaves_or_comes_during_a_delivery_gets_nothing_of_it() -> None:
     first, last = Calls(change), Calls()
     for each in (first, victim, last):
         receivers.add(each)
-    event = Event("c", "t", b"x")
-    assert receivers.hand_out(event, [].append) == 2
+    event, failed = Event("c", "t", b"x"), list[object]()
+    assert receivers.hand_out(event, failed.append) == 2
     assert [each.count for each in (first, victim, last, comer)] == [1, 0, 1, 0]
-    assert receivers.hand_out(event, [].append) == 3
+    assert receivers.hand_out(event, failed.append) == 3

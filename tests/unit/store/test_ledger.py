@@ -5,8 +5,8 @@ import random
 import pytest
 
 from gpulse.errors import SubscribeError
-from gpulse.store.ledger import BATCH, Answer, Ledger, pack
 from gpulse.store.feed import BACKOFF_MOST, backoff
+from gpulse.store.ledger import BATCH, SSUBSCRIBE, Answer, Ledger, pack
 
 
 class Said:
@@ -244,3 +244,117 @@ def test_the_pause_before_a_connect_grows_to_its_bound() -> None:
     assert backoff(0, 1.0) == 0.05
     assert backoff(1, 1.0) == 0.1
     assert backoff(1_000_000, 1.0) == BACKOFF_MOST
+
+
+def sharded(*names: bytes) -> tuple[Ledger, Said]:
+    ledger, said = Ledger(10, SSUBSCRIBE), Said()
+    for name in names:
+        ledger.subscribe(name, name.decode(), said.done, 2.0)
+    ledger.commands()
+    for name in names:
+        said.take(ledger.confirm(True, name))
+    return ledger, said
+
+
+def test_sharded_channels_are_told_one_by_one() -> None:
+    ledger, said = Ledger(10, SSUBSCRIBE), Said()
+    for name in (b"a", b"b"):
+        ledger.subscribe(name, name.decode(), said.done, 2.0)
+    assert ledger.commands() == pack(b"SSUBSCRIBE", b"a") + pack(b"SSUBSCRIBE", b"b")
+
+
+def test_what_was_behind_is_named_once_when_it_is_back() -> None:
+    ledger, said = subscribed(b"a", b"b")
+    ledger.lost()
+    ledger.subscribe(b"new", "new", said.done, 2.0)
+    ledger.commands()
+    for name in (b"a", b"b", b"new"):
+        ledger.confirm(True, name)
+    assert ledger.take_back() == ["a", "b"]
+    assert ledger.take_back() == []
+
+
+def test_a_moved_channel_takes_those_who_wait_and_its_loss_along() -> None:
+    old, said = sharded(b"a", b"b")
+    new = Ledger(10, SSUBSCRIBE)
+    old.subscribe(b"c", "c", said.done, 5.0)
+    for name in (b"a", b"c"):
+        move = old.release(name)
+        assert move is not None
+        assert new.adopt(move) == []
+    assert old.commands() == pack(b"SUNSUBSCRIBE", b"a")
+    assert list(old) == [b"b"]
+    assert new.commands() == pack(b"SSUBSCRIBE", b"a") + pack(b"SSUBSCRIBE", b"c")
+    assert new.behind
+    assert said.take(new.confirm(True, b"a")) == []
+    assert said.take(new.confirm(True, b"c")) == [None]
+    assert new.take_back() == ["a"], "c was new: it has missed nothing"
+    assert old.release(b"unknown") is None
+
+
+def test_a_channel_that_moves_there_and_back_at_once_is_settled() -> None:
+    ledger, said = sharded(b"a")
+    move = ledger.release(b"a")
+    assert move is not None
+    move.waiting.append((2.0, said.done))
+    assert said.take(ledger.adopt(move)) == [None]
+    assert ledger.commands() == b""
+    assert ledger.take_back() == ["a"]
+
+
+def test_a_bounced_command_leaves_its_channel_wanted_and_untold() -> None:
+    ledger, said = sharded(b"a")
+    ledger.subscribe(b"b", "b", said.done, 2.0)
+    ledger.commands()
+    assert ledger.bounce() == [b"b"]
+    assert ledger.commands() == b""
+    ledger.again(b"b")
+    assert ledger.commands() == pack(b"SSUBSCRIBE", b"b")
+    assert said.take(ledger.confirm(True, b"b")) == [None]
+    with pytest.raises(ValueError, match="not asked"):
+        ledger.bounce()
+
+
+def test_a_bounce_of_what_is_not_wanted_is_forgotten() -> None:
+    ledger, said = sharded(b"a")
+    ledger.subscribe(b"b", "b", said.done, 2.0)
+    ledger.commands()
+    ledger.unsubscribe(b"b")
+    assert ledger.bounce() == []
+    assert len(ledger) == 1
+
+
+def test_a_subscription_that_the_server_ends_is_behind() -> None:
+    ledger, _ = sharded(b"a")
+    assert not ledger.is_expected(b"a")
+    assert ledger.ended(b"a")
+    assert ledger.behind
+    assert ledger.commands() == b"", "where to is not known yet"
+    ledger.again(b"a")
+    assert ledger.commands() == pack(b"SSUBSCRIBE", b"a")
+    ledger.confirm(True, b"a")
+    assert ledger.take_back() == ["a"]
+    assert not ledger.ended(b"unknown")
+
+
+def test_an_end_that_crosses_an_unsubscribe_is_taken_for_its_answer() -> None:
+    ledger, _ = sharded(b"a")
+    ledger.unsubscribe(b"a")
+    ledger.commands()
+    assert ledger.is_expected(b"a")
+    ledger.confirm(False, b"a")
+    # The answer itself, which comes a moment later, is of a channel that nobody knows.
+    assert not ledger.is_expected(b"a")
+    assert not ledger.ended(b"a")
+    assert len(ledger) == 0
+
+
+def test_an_end_that_crosses_a_new_subscribe_is_ignored() -> None:
+    ledger, said = sharded(b"a")
+    ledger.unsubscribe(b"a")
+    ledger.commands()
+    ledger.subscribe(b"a", "a", said.done, 2.0)
+    ledger.commands()
+    ledger.confirm(False, b"a")
+    assert ledger.ended(b"a")
+    assert said.take(ledger.confirm(True, b"a")) == [None]

@@ -13,6 +13,7 @@ const { connect } = await import(here.client);
 const { markdown } = await import(here.markdown);
 
 const KEPT = 500; // messages; older ones leave the page, and come back when asked for
+const MOST = 5000; // messages that a reader may scroll back through
 const NEAR_BOTTOM = 60; // px: who reads further up is not scrolled away
 const TOGETHER = 5 * 60_000; // ms between two messages that share one head
 const TYPING = { every: 3000, shown: 5000 }; // ms between two notes, and for which one is shown
@@ -122,10 +123,11 @@ function fill(line, frame) {
   const focused = line.contains(document.activeElement);
   line.frame = frame;
   line.said = said;
-  line.className = ["line", mine && "mine", deleted && "deleted", !frame.id && "pending"].filter(Boolean).join(" ");
+  line.classList.add("line");
+  for (const [name, is] of Object.entries({ mine, deleted, pending: !frame.id })) line.classList.toggle(name, is);
   line.replaceChildren(element("p", "day", dayOf(said)), avatar(frame.user), head, text);
   if (mine && frame.id && !deleted) line.append(toolsOf(line));
-  if (line === edited?.line) deleted ? stopEditing() : line.classList.add("at-work");
+  if (deleted && line === edited?.line) stopEditing();
   if (focused) box.focus();
 }
 
@@ -166,9 +168,11 @@ function place(line) {
 function group(line) {
   if (!line?.frame) return;
   const above = line.previousElementSibling;
-  const [day, then] = [line.said.toDateString(), above?.said];
-  line.classList.toggle("new-day", !(then && then.toDateString() === day) && !(above && !then));
-  const together = then && line.said - then < TOGETHER && then.toDateString() === day;
+  let last = above; // the message before, whatever notes are between
+  while (last && !last.frame) last = last.previousElementSibling;
+  const sameDay = last?.said.toDateString() === line.said.toDateString();
+  const together = above && last === above && sameDay && line.said - above.said < TOGETHER;
+  line.classList.toggle("new-day", !sameDay);
   line.classList.toggle("follows", Boolean(together && memberOf(above.frame) === memberOf(line.frame)));
 }
 
@@ -270,7 +274,7 @@ function quietly(change) {
 let loading = false;
 
 async function loadOlder() {
-  if (loading || older.hidden || !lines.size) return;
+  if (loading || older.hidden || !lines.size || lines.size >= MOST) return;
   loading = true;
   try {
     const page = await fetchPage("before", oldestId());
@@ -353,6 +357,8 @@ document.addEventListener("visibilitychange", () => {
 
 /* --- rooms ------------------------------------------------------------------------------------ */
 
+rooms.querySelector("[aria-current]").scrollIntoView({ block: "nearest" });
+
 function roomLink(slug, name) {
   const known = [...rooms.querySelectorAll("a")].find((link) => link.dataset.slug === slug);
   if (known) return known;
@@ -375,9 +381,10 @@ function showUnread(link, number) {
   link.querySelector(".many").textContent = number > 99 ? "99+" : number;
 }
 
-function heardOfRoom({ slug, title: name, id }) {
+function heardOfRoom({ slug, title: name, member }) {
   const link = roomLink(slug, name);
-  if (id && slug !== here.slug) showUnread(link, (link.unread ?? Number.parseInt(link.querySelector(".many").textContent)) + 1);
+  const known = link.unread ?? Number.parseInt(link.querySelector(".many").textContent);
+  if (member && member !== here.member && slug !== here.slug) showUnread(link, known + 1);
 }
 
 async function countUnread() {
@@ -463,6 +470,7 @@ composer.addEventListener("submit", (event) => {
 function say(text) {
   const key = newKey();
   const line = element("article");
+  typed = 0; // what comes next is told anew
   pending.set(key, line);
   keepingPlace(() => {
     fill(line, { ...visitorOf(here.member), message: text, key, channel: "webchat" });
@@ -482,8 +490,8 @@ async function deliver(line, request, key) {
     const again = () => deliver(line, request, key);
     if (error.code === 429) {
       drop(line, key);
-      setBox([request.text, box.value].filter(Boolean).join("\n"));
-      pause(error.retryAfter ?? 1);
+      giveBack(request.text);
+      pause(Math.max(1, error.retryAfter ?? 1));
     } else if (error.code === "timeout" || error.code >= 500) {
       // Perhaps it is stored: under the same key it will not be stored twice.
       setTimeout(again, 1000 * (error.retryAfter ?? 1));
@@ -494,6 +502,13 @@ async function deliver(line, request, key) {
       keepingPlace(() => line.append(why));
     }
   }
+}
+
+/* Into the box again, behind what is there. */
+function giveBack(text) {
+  const behind = (draft) => (draft ? `${draft}\n${text}` : text);
+  if (edited) edited.draft = behind(edited.draft);
+  else setBox(behind(box.value));
 }
 
 function drop(line, key) {
@@ -513,7 +528,7 @@ async function ask(line, request) {
     keepingPlace(() => merge(frame));
     box.focus();
   } catch (error) {
-    if (error.code === 429) pause(error.retryAfter ?? 1);
+    if (error.code === 429) pause(Math.max(1, error.retryAfter ?? 1));
     else problem.textContent = `Not done: ${error.message}`;
   }
 }
@@ -617,7 +632,7 @@ function caughtUp(number) {
   newsUntil = setTimeout(() => {
     state.classList.remove("news");
     if (pulse.state === "open") showState("connected", "Connected");
-  }, 5000);
+  }, 4000);
 }
 
 function onState({ state: name, retryIn, code, reason }) {

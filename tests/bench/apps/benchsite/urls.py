@@ -36,10 +36,23 @@ class Room(WebSocketConsumer):
         self.send("ready")
 
 
+class Rooms(WebSocketConsumer):
+    """Like Room, in ``count`` rooms from ``first`` on."""
+
+    limits = {"subscriptions": 10_000}
+
+    def on_open(self):
+        first = self.kwargs["first"]
+        for number in range(first, first + self.kwargs["count"]):
+            self.subscribe(f"room:{number}")
+        self.send("ready")
+
+
 urlpatterns = [
     path("", hello),
     path("pid", pid),
     path("echo", Echo.as_view()),
     path("idle", Idle.as_view()),
     path("room/<slug:name>", Room.as_view()),
+    path("rooms/<int:first>/<int:count>", Rooms.as_view()),
 ]
