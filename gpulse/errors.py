@@ -63,6 +63,10 @@ class SubscribeError(StoreError):
     """The store did not confirm a subscription within the deadline."""
 
 
+class SubscribeTimeoutError(SubscribeError):
+    """The store did not answer at all: the next one need not wait as long."""
+
+
 class FileError(GpulseError):
     """A file or directory is missing or may not be read or written."""
 

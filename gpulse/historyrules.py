@@ -52,20 +52,24 @@ def parse_history(raw: object) -> tuple[_Row, ...]:
 
 
 def show_history(value: object) -> str:
-    """A parsed value as it may be written."""
-    rows: Iterable[_Row] = value or ()  # type: ignore[assignment]
-    return ",".join(f"{pattern}={size}/{age:g}" for pattern, size, age in rows)
+    """On one line, so that :func:`parse_history` reads it again; also for what it refused."""
+    try:
+        rows = value if isinstance(value, tuple) else tuple(_rows(value))
+        shown = ",".join(f"{pattern}={size}/{age:g}" for pattern, size, age in rows) or "none"
+    except (TypeError, ValueError):
+        shown = repr(value)  # what was refused is shown, too
+    return shown if shown.isprintable() else repr(shown)[1:-1]
 
 
 def _rows(raw: object) -> Iterable[_Row]:
     if isinstance(raw, Mapping):
         for pattern, value in raw.items():
-            if isinstance(value, Mapping):
-                if set(value) != {"size", "age"}:
-                    raise ValueError(f"{pattern!r} must have a size and an age, and nothing else")
+            if isinstance(value, Mapping) and set(value) == {"size", "age"}:
                 yield _row(str(pattern), value["size"], value["age"])
+            elif isinstance(value, str):
+                yield _row(str(pattern), *_split(value))
             else:
-                yield _row(str(pattern), *_split(str(value)))
+                raise ValueError(f"must be a size and an age for {pattern!r}, as 100/300")
     elif isinstance(raw, str):
         for word in raw.replace(",", " ").split():
             pattern, equals, value = word.rpartition("=")

@@ -600,7 +600,8 @@ OPTIONS: tuple[Option, ...] = (
         values.data_store,
         "embedded",
         _STORE,
-        "where channels live: embedded, memory://, or a redis://, rediss:// or unix:// URL",
+        "where channels live: embedded, memory://, or a redis://, rediss://, unix://, "
+        "redis+sentinel:// or redis+cluster:// URL",
         metavar="URL",
         show=values.show_store,
     ),
@@ -611,8 +612,8 @@ OPTIONS: tuple[Option, ...] = (
         (),
         _STORE,
         "keep what is published on channels of a pattern, so that who was away gets what was "
-        "missed: PATTERN=MESSAGES/SECONDS, as room:*=100/300; may be repeated, the first match "
-        "counts",
+        "missed: so many messages, for so many seconds; an asterisk is anything; may be repeated, "
+        "and the first match counts",
         metavar="PATTERN=N/SECONDS",
         repeatable=True,
         default_text="no channel",

@@ -75,6 +75,8 @@ class EventStream(WebSocketConsumer):
                 since, missing = None, True
                 found = self.subscribe(channel)
             except StoreError as error:
+                if session.is_closed:
+                    return
                 log.error("%s: %s", type(self).__name__, error)
                 self._services.pool.call_hub(session.close)
                 return

@@ -16,9 +16,10 @@ to the sentinels too; ``valkey+`` is an alias of ``redis+``.  USER and PASSWORD 
 ``sentinel_username`` and ``sentinel_password`` are the sentinels'.
 
 User, password, service and socket path are percent-decoded.  ``?db=N`` is understood everywhere but
-for a cluster, which has database 0 only.  The TLS keys are those of redis-py: ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile`` (file
-names), ``ssl_cert_reqs`` (``required`` or ``none``) and ``ssl_check_hostname`` (``true`` or
-``false``).  Any other query key is refused: it would be a setting that has no effect.
+for a cluster, which has database 0 only.  The TLS keys are those of redis-py: ``ssl_ca_certs``,
+``ssl_certfile``, ``ssl_keyfile`` (file names), ``ssl_cert_reqs`` (``required`` or ``none``) and
+``ssl_check_hostname`` (``true`` or ``false``).  Any other query key is refused: it would be a
+setting that has no effect.
 
 ``embedded`` is the value of an option and not a URL: the caller deals with it before it comes here.
 Standard library only and no I/O, for the cold master and the option checks import this file.
@@ -81,8 +82,8 @@ class StoreURL:
     """A checked data store URL.  Neither ``repr`` nor ``str`` shows the password."""
 
     scheme: str
-    """``memory``, ``redis``, ``unix``, ``redis+sentinel`` or ``redis+cluster``, or one of these with
-    ``rediss``; aliases are resolved."""
+    """``memory``, ``redis``, ``unix``, ``redis+sentinel`` or ``redis+cluster``, or one of these
+    with ``rediss``; aliases are resolved."""
     host: str = ""
     """Name or address without brackets; empty for ``memory`` and ``unix``, and with ``nodes``."""
     port: int = 0

@@ -25,7 +25,7 @@ class RoomSocket(ChannelConsumer):
     """The page's.  The base class speaks with gpulse.js: subscriptions, catching up after a lost
     connection, presence, acknowledgements.  Left to us is who may hear what and do what."""
 
-    limits = {"message": 16_384, "rate": 3, "burst": 30}
+    limits = {"message": 16_384, "inbox": 64, "rate": 3, "burst": 30}
 
     def admit(self, request: HttpRequest) -> None:
         """404 for a room that is not there."""
@@ -87,7 +87,7 @@ class MessageSocket(WebSocketConsumer):
             self.close(1003, "the chat takes text")
         elif len(message) > MESSAGE_LIMIT:
             self.close(1009, f"a message has at most {MESSAGE_LIMIT} characters")
-        elif text := one_line(storable(message)):
+        elif text := one_line(message.replace("\0", "")):
             Room.objects.get(slug=LOBBY).say(self.state["member"], text)
 
     def on_presence(self, channel: str, member: str, joined: bool) -> None:
@@ -101,14 +101,10 @@ class MessageSocket(WebSocketConsumer):
             self.presence.leave(Room(slug=LOBBY).channel, self.state["member"])
 
 
-def storable(text: str) -> str:
-    """``text`` without what JSON can write and a database cannot hold."""
-    return text.encode(errors="ignore").decode().replace("\0", "")
-
-
 def checked(text: str) -> str:
-    """``text`` as the page may send it: with lines, but neither empty nor too long."""
-    if 0 < len(text := storable(text).strip()) <= MESSAGE_LIMIT:
+    """``text`` as the page may send it: with lines, but neither empty nor too long.  PostgreSQL
+    cannot hold the character NUL."""
+    if 0 < len(text := text.replace("\0", "").strip()) <= MESSAGE_LIMIT:
         return text
     raise Refused(f"a message has 1 to {MESSAGE_LIMIT} characters", 400)
 

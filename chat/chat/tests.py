@@ -328,13 +328,13 @@ class RoomSocketTest(ChatTest):
         self.assertEqual(self.ann.ask(do="delete", id=10**30)["code"], 404)
 
     def test_what_is_no_message_is_refused(self) -> None:
-        for text in ("", " \n ", "\0", "\ud800", "x" * (MESSAGE_LIMIT + 1)):
+        for text in ("", " \n ", "\0", "x" * (MESSAGE_LIMIT + 1)):
             self.assertEqual(self.ann.ask(do="say", text=text)["code"], 400, text)
         for data in ({"do": "say"}, {"do": "say", "text": 1}, {"do": "edit", "id": "1"}, {}):
             self.assertEqual(self.ann.ask(**data)["code"], 400, data)
         self.assertEqual(self.ann.socket.request({"type": "send", "data": None})["code"], 400)
         self.assertEqual(self.ann.say("x" * MESSAGE_LIMIT)["message"], "x" * MESSAGE_LIMIT)
-        self.assertEqual(self.ann.say("a\0b\ud800c")["message"], "abc")
+        self.assertEqual(self.ann.say("a\0b")["message"], "ab")
 
     def test_typing_is_heard_and_not_kept(self) -> None:
         self.ann.ask(do="typing")

@@ -11,7 +11,7 @@ from django.utils.text import slugify
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
-from chat.consumers import MESSAGE_LIMIT, storable
+from chat.consumers import MESSAGE_LIMIT
 from chat.models import Message, ReadMark, Room
 from chat.visitors import Visitor
 
@@ -58,7 +58,7 @@ def rooms_of(request: HttpRequest) -> QuerySet[Room]:
 
 def rooms(request: HttpRequest) -> HttpResponse:
     """``/rooms/``: the list, as a page or with ``?json`` for the script; POST makes a room."""
-    title = storable(request.POST.get("title", "")).strip()[:50]
+    title = request.POST.get("title", "").replace("\0", "").strip()[:50]
     if slug := slugify(title, allow_unicode=True)[:50]:
         room, is_new = Room.objects.get_or_create(slug=slug, defaults={"title": title})
         if is_new:

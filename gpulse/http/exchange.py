@@ -198,7 +198,7 @@ class Exchange:
             if self._stopped and response.code >= 500 and not response.head_sent:
                 # Django's own: at the end of a transaction it met the connection closed by us.
                 raise RequestTimeout
-            if self.upgrade is not None and response.code == self.upgrade.status:
+            if self.upgrade is not None and self.upgrade.suits(response.code, response.headers):
                 # Made here, where a field that breaks the head can still be answered with a 500.
                 self.switching_head = self.upgrade.head(response.common, response.headers)
                 return True

@@ -7,6 +7,9 @@ from typing import Any
 from gpulse.connection.connection import Protocol
 from gpulse.http.response import Headers, encode_head
 
+STREAM = "text/event-stream"
+"""The content type of a response without an end."""
+
 
 class Upgrade:
     """What the connection becomes when the view's response has the status ``status``.
@@ -28,6 +31,14 @@ class Upgrade:
         self.headers = list(headers)
         self.open_protocol = open_protocol
         self.status = status
+
+    def suits(self, code: int, headers: Headers) -> bool:
+        """Whether the response is still the view's: a middleware may have answered in its place."""
+        if code != self.status:
+            return False
+        return code == 101 or any(
+            name.lower() == "content-type" and value.startswith(STREAM) for name, value in headers
+        )
 
     def head(self, common: str, application_headers: Headers) -> bytes:
         """The head of the response; cookies and such that the view's middleware set go along."""

@@ -12,16 +12,22 @@ Nothing here blocks, and receivers must not.
 """
 
 import logging
+import time
 from collections.abc import Callable
 
-from gpulse.errors import SubscribeError
+from gpulse.errors import SubscribeError, SubscribeTimeoutError
 from gpulse.store.base import Store, Subscriber, check_channel
+from gpulse.store.circuit import Circuit
 from gpulse.store.historian import Historian
 from gpulse.store.history import Counts, Done, Position, Receiver, Receivers, Subscribed, Track
 from gpulse.store.message import Event
 from gpulse.store.quiet import Quiet
 
 __all__ = ["Done", "Fanout", "Receiver", "Subscribed"]
+
+PAUSE = 2.0
+"""Seconds for which new channels are refused at once after the store did not answer; then one is
+tried."""
 
 _log = logging.getLogger("gpulse.store")
 
@@ -64,11 +70,13 @@ class Fanout:
         store: Store,
         historian: Historian,
         on_reconnect: Callable[[], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._channels: dict[str, _Channel] = {}
         self._channels_of: dict[Receiver, set[str]] = {}
         self._subscriber: Subscriber | None = None
         self._quiet = Quiet(10.0)
+        self._circuit = Circuit(PAUSE, clock)
         self._store = store
         self._historian = historian
         self._on_reconnect = on_reconnect
@@ -97,6 +105,10 @@ class Fanout:
         entry = self._channels.get(channel)
         is_new = entry is None
         if entry is None:
+            if not self._circuit.allows():
+                # A store that hangs would hold up one pool member after the other.
+                done(SubscribeError(f"channel {channel!r}: {self._circuit.cause}"))
+                return
             entry = self._channels[channel] = _Channel(self._track(channel))
         elif receiver in entry:
             self._again(entry, receiver, done)
@@ -212,6 +224,10 @@ class Fanout:
         self._subscriber.subscribe(channel, lambda error: self._answered(channel, entry, error))
 
     def _answered(self, channel: str, entry: _Channel, error: SubscribeError | None) -> None:
+        if isinstance(error, SubscribeTimeoutError):
+            self._circuit.open("the data store did not answer a moment ago")
+        else:
+            self._circuit.close()
         if self._channels.get(channel) is not entry:
             # Everyone left while the store was asked, and perhaps somebody else came: the newer
             # entry has asked for itself.

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from gpulse.errors import SubscribeError
+from gpulse.errors import SubscribeError, SubscribeTimeoutError
 
 BATCH = 1000
 """The most channels in one command, so that no command is longer than about 200 KB."""
@@ -314,7 +314,7 @@ class Ledger:
                 continue
             channel.waiting = [entry for entry in channel.waiting if entry[0] > now]
             reason = "the data store has not confirmed it in time"
-            answers.extend((done, _error(channel.name, reason)) for done in late)
+            answers.extend((done, _late(channel.name, reason)) for done in late)
             if not channel.waiting:
                 del self._pending[wire]
                 if wire not in self._behind:
@@ -352,6 +352,10 @@ def _fail(channel: Channel, reason: str) -> Iterator[Answer]:
     waiting, channel.waiting = channel.waiting, []
     for _, done in waiting:
         yield done, _error(channel.name, reason)
+
+
+def _late(name: str, reason: str) -> SubscribeTimeoutError:
+    return SubscribeTimeoutError(f"channel {name!r} is not subscribed: {reason}")
 
 
 def _error(name: str, reason: str) -> SubscribeError:

@@ -161,13 +161,12 @@ class MemoryStore(Store):
 
     def _kept_of(self, channel: str, now: float) -> "_Kept":
         """The history of a channel (the lock is held)."""
-        kept = self._kept.get(channel)
+        kept = self._kept.pop(channel, None)
         if kept is None or kept.until < now:
-            if len(self._kept) >= MAX_KEPT:
-                self._kept = {name: each for name, each in self._kept.items() if each.until >= now}
-            if len(self._kept) >= MAX_KEPT:
-                del self._kept[next(iter(self._kept))]  # who returns to it finds another epoch
-            kept = self._kept[channel] = _Kept(now)
+            kept = _Kept(now)
+        self._kept[channel] = kept  # behind all that were used longer ago
+        while len(self._kept) > MAX_KEPT:
+            del self._kept[next(iter(self._kept))]  # who returns to it finds another epoch
         return kept
 
     def open_subscriber(

@@ -33,6 +33,7 @@ from gpulse.store.message import Event, encode
 from gpulse.websocket.closecodes import BAD_REQUEST
 from gpulse.websocket.consumer import WebSocketConsumer, text
 from gpulse.websocket.eventstream import EventStreamSession
+from gpulse.websocket.identities import network_of
 from gpulse.websocket.shapes import enveloped
 
 SUBPROTOCOL = "gpulse.v1"
@@ -178,6 +179,9 @@ class ChannelConsumer(WebSocketConsumer):
         except Refused as refused:
             return _error(request, refused)
         except StoreError as error:
+            session = getattr(self, "_session", None)
+            if session is not None and session.is_closed:
+                return None  # it left while its request waited for the store
             log.error("%s: %s", type(self).__name__, error)
             away = Refused("the server cannot reach its data store", 503, RETRY_AFTER)
             return _error(request, away)
@@ -291,7 +295,7 @@ class ChannelConsumer(WebSocketConsumer):
 
     def _handshake(self, environ: dict[str, Any], exchange: Exchange) -> HttpResponse:
         request = self.request
-        if not environ.get("HTTP_UPGRADE"):
+        if "websocket" not in environ.get("HTTP_UPGRADE", "").lower():
             if request.method == "POST":
                 return self._post(request)
             if request.method == "GET" and "text/event-stream" in request.headers.get("Accept", ""):
@@ -331,7 +335,7 @@ class ChannelConsumer(WebSocketConsumer):
         if not limits.rate:
             return 0.0
         identity = accounts.identity_of(request)
-        who = identity.user or request.META.get("REMOTE_ADDR", "")
+        who = identity.user or network_of(request.META.get("REMOTE_ADDR", ""))
         return sockets.post_rates.take(
             (type(self), who), sockets.clock(), limits.rate, limits.burst
         )
@@ -398,6 +402,7 @@ def _wanted_channels(request: HttpRequest) -> list[dict[str, Any]] | None:
     try:
         channels = json.loads(request.GET.get("channels", "{}"))
         presence = json.loads(request.GET.get("presence", "[]"))
+        encode(channels)  # half a pair of surrogates is no text
     except (ValueError, RecursionError):
         return None
     if not isinstance(channels, dict) or not isinstance(presence, list):

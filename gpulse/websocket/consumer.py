@@ -230,6 +230,7 @@ class WebSocketConsumer:
 
         pool.call_hub(add)
         if not waiter.wait(SUBSCRIBE_TIMEOUT):
+            pool.call_hub(fanout.remove, channel, session)  # or it would come true later
             raise SubscribeError(f"channel {channel}: the store did not confirm in time; try again")
         answer = outcome[0]
         if isinstance(answer, Exception):
@@ -238,7 +239,12 @@ class WebSocketConsumer:
 
     def unsubscribe(self, channel: str) -> None:
         """Receive nothing more from ``channel``; it is no error never to have subscribed."""
-        self._services.pool.call_hub(self._services.fanout.remove, channel, self._session)
+        self._services.pool.call_hub(self._leave_channel, channel)
+
+    def _leave_channel(self, channel: str) -> None:
+        """On the hub."""
+        self._services.fanout.remove(channel, self._session)
+        self._session.forget(channel)
 
     def publish(self, channel: str, message: Any, key: str = "") -> Receipt:
         """Publish to all subscribers of ``channel`` on all workers and machines, this one included.
@@ -261,7 +267,8 @@ class WebSocketConsumer:
         """A view for ``path()``.
 
         :param initkwargs: set as attributes of each consumer; each must be one that the class has.
-        :raises ImproperlyConfigured: ``limits`` has a name or a value that is refused.
+        :raises django.core.exceptions.ImproperlyConfigured: ``limits`` has a name or a value that
+            is refused.
         """
         for name in initkwargs:
             if not hasattr(cls, name):
@@ -313,6 +320,11 @@ class WebSocketConsumer:
         verdict = self.admit(request)
         if isinstance(verdict, HttpResponse):
             return verdict
+        if verdict is not None and (verdict is True or not may_be_sent(verdict)):
+            raise TypeError(
+                f"{type(self).__name__}.admit returned {verdict!r}, which is no close code that "
+                "may be sent: return one of 4400 to 4499, a response, or None"
+            )
         address = str(environ.get("REMOTE_ADDR", ""))
         if (
             verdict is None

@@ -29,6 +29,8 @@ HELD = 16_384
 """Events that wait while a handler holds them back: more than the longest history."""
 IN_A_ROW = 16
 """Handlers of one socket that a pool member runs before it looks for other work."""
+PORTION = 16
+"""Events of a recovery that are sent before it is looked whether the client takes them."""
 GATHERED = 64
 """Frames of one turn that are sent before its end."""
 LARGE = 16_384
@@ -95,8 +97,8 @@ class Outlet:
         "_held",
         "_inbox",
         "_pending",
-        "_released",
         "_sockets",
+        "_withheld",
         "connection",
         "entry",
         "handlers",
@@ -116,13 +118,13 @@ class Outlet:
         # Events that came while on_open runs: they go out after what on_open sends, so that a
         # snapshot sent there is never overtaken by a change that it does not know.
         self._held: list[Event] | None = []
+        self._withheld = True
         self._pending: list[bytes] | None = None  # this turn's frames
         self._backlog: Backlog | None = None
         self._busy = False
         self._closed = False
         self._ending = False
         self._events = 0
-        self._released = 0  # of these, so many were held and count beyond the bound
         self._form = form
         self._handled = handlers.handled
         self._sockets = sockets
@@ -213,7 +215,8 @@ class Outlet:
         if opened:
             self.release()
         self._events -= events  # on the hub, as it is counted up
-        self._released = min(self._released, self._events)
+        if self._held is not None:
+            self._hand_out_held()
         if failed and not self._ending and not self._closed:
             self.fail(INTERNAL_ERROR, "the server failed on this message")
         self._taken()
@@ -284,6 +287,8 @@ class Outlet:
         self._backlog = None
         if not self.is_closing:
             self._rest()
+            if self._held is not None:
+                self._hand_out_held()
 
     def write_progressed(self) -> None:
         """From the connection: the client took something of what waits."""
@@ -293,6 +298,8 @@ class Outlet:
         self.connection.set_deadline(now + self.limits.write_stall)
         if self._is_too_old(now) and not self._make_room(0):
             self._close_slow()
+        elif self._held is not None:
+            self._hand_out_held()
 
     def _is_too_old(self, now: float) -> bool:
         limits, backlog = self.limits, self._backlog
@@ -331,17 +338,38 @@ class Outlet:
 
     def hold(self) -> None:
         """Keep events back until :meth:`release`: a handler is about to send what precedes them."""
+        self._withheld = True
         if self._held is None and not self._closed:
             self._held = []
 
     def release(self) -> None:
-        """Hand out what was kept back."""
-        held, self._held = self._held, None
-        if held:
-            # They were bounded while they were held; a recovery may be longer than ``events``.
-            self._released += len(held)
-            for event in held:
-                self.deliver(event)
+        """Hand out what was kept back, as fast as the client takes it."""
+        self._withheld = False
+        self._hand_out_held()
+
+    def forget(self, channel: str) -> None:
+        """The channel was left: what is kept back of it is not wanted any more."""
+        if self._held:
+            self._held = [event for event in self._held if event.channel != channel]
+
+    def _hand_out_held(self) -> None:
+        """In portions: a long recovery is no reason to find the client too slow."""
+        held = self._held
+        if held is None or self._withheld or self._closed:
+            return
+        room, at = self.limits.outgoing // 2, 0
+        self._held = None
+        while at < len(held) and not self._ending:
+            if self.connection.buffered > room or self._events >= self.limits.events:
+                break
+            self.deliver(held[at])
+            at += 1
+            if at % PORTION == 0:
+                self.flush()  # to see what the client takes
+        if at < len(held) and not self._ending:
+            # Goes on when the client has read, or a handler has run.
+            self._held = held[at:] + (self._held or [])
+            self.flush()
 
     def deliver(self, event: Event) -> None:
         """From the fan-out: an event on a subscribed channel."""
@@ -363,7 +391,7 @@ class Outlet:
 
     def gap(self, channel: str, position: str | None) -> None:
         """From the fan-out: messages of ``channel`` were lost on the way."""
-        self.deliver(Event(channel, GAP, b"", position=position))
+        self.deliver(self._sockets.gap_event(channel, position))
 
     def _is_kept(self, event: Event) -> bool:
         """True if the event waits, or a handler takes it."""
@@ -378,7 +406,7 @@ class Outlet:
         handler = HANDLERS.get(event.kind, "on_event")
         if handler not in self._handled:
             return False
-        if self._events >= self.limits.events + self._released:
+        if self._events >= self.limits.events:
             self._too_slow_inside(f"{handler} is slower than its channels")
         else:
             self._events += 1

@@ -125,7 +125,7 @@ class WebSocketSession(Outlet):
         self._heard = True
         if self._parting is not None or self._close_received is not None:
             return
-        if not self._deflates:
+        if not self._deflates or self._ending:
             self._take_in(data)
             return
         # A kilobyte may stand for a megabyte: look at the inbox in between.
@@ -305,6 +305,7 @@ class WebSocketSession(Outlet):
         self._ending = True
         connection = self.connection
         connection.set_deadline(self._sockets.clock() + self.limits.close_timeout)
+        self._unread = b""
         # The client may be amid a message that it has to end first: give it a moment to read why.
         connection.when_drained(self._half_close)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from gpulse.connection.timers import DeadlineWheel
+from gpulse.store.message import GAP, Event
 from gpulse.websocket.closecodes import RESTART
 from gpulse.websocket.identities import Identities
 from gpulse.websocket.limits import SocketLimits
@@ -54,6 +55,7 @@ class Sockets:
         self.post_rates = Buckets()
         """Rates of clients that send by POST."""
         self._outbox: list[Outlet] = []
+        self._gap: Event | None = None
         self._limits_of: dict[Any, SocketLimits] = {}
         self.pool = pool
         self.wheel = wheel
@@ -96,6 +98,13 @@ class Sockets:
         self.draining = True
         for session in list(self.sessions):
             session.close(RESTART, RESTART_REASON)
+
+    def gap_event(self, channel: str, position: str | None) -> Event:
+        """The event of a gap; one for all sockets that are told of it in a row."""
+        last = self._gap
+        if last is None or last.channel != channel or last.position != position:
+            last = self._gap = Event(channel, GAP, b"", position=position)
+        return last
 
     def gather(self, session: "Outlet") -> None:
         """A session has output; it is flushed at the end of this turn."""

@@ -72,15 +72,16 @@ def main() -> None:
         for count in SUBSCRIBERS:
             name = f"{count:,} subscribers"
             with _gpulse(store) as server, _subscribers(server, count) as audience:
-                publish = partial(publisher.publish, 1)
-                rounds[name] = _measure(server, audience, publish, helpers, options)
+                rounds[name] = _measure(
+                    server, audience, partial(publisher.publish, 1), helpers, options
+                )
             with (
                 Server("bare loop", "bare_room.py", "{port}") as server,
                 _subscribers(server, count) as audience,
                 contextlib.closing(open_websocket(server.port, "/publish")) as client,
             ):
-                publish = partial(client.send, text_frame(b"publish", masked=True))
-                bare[name] = _measure(server, audience, publish, [], options)
+                message = text_frame(b"publish", masked=True)
+                bare[name] = _measure(server, audience, partial(client.send, message), [], options)
         for count, of_each in [*((count, count) for count in CHANNELS), (CHANNELS[-1], SPREAD)]:
             with _gpulse(store) as server, _listeners(server, count, of_each) as audience:
                 publish = _in_turn(publisher, count, of_each)

@@ -133,7 +133,7 @@ ROOMS = {
 }
 """The peers of ``broadcast.py``."""
 
-AnyPeer = TypeVar("AnyPeer", Peer, SocketPeer)
+AnyPeer = TypeVar("AnyPeer", bound=Peer | SocketPeer)
 
 
 def add_peer_options(
@@ -176,7 +176,7 @@ def chosen_peers(
     :param also: modules that the applications need.
     :raises SystemExit: some are not installed; all of them are named.
     """
-    peers = [table[name] for name in names if name not in options.without]
+    peers: list[AnyPeer] = [table[name] for name in names if name not in options.without]
     missing = [
         f"{peer.name} ({module} cannot be imported)"
         for peer in peers

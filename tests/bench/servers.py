@@ -137,9 +137,10 @@ def site_environ(folder: Path, more: Mapping[str, str]) -> dict[str, str]:
 
     :param folder: a temporary one, for what Python compiles: it leaves nothing in the tree.
     """
-    environ = dict(os.environ, PYTHONPATH=str(ROOT), PYTHONPYCACHEPREFIX=str(folder / "pycache"))
+    environ = dict(os.environ)
+    environ |= {"PYTHONPATH": str(ROOT), "PYTHONPYCACHEPREFIX": str(folder / "pycache")}
     environ.pop("DJANGO_SETTINGS_MODULE", None)  # each site names its own
-    return environ | more
+    return environ | dict(more)
 
 
 def cpu_seconds(pid: int) -> float:

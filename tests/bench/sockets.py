@@ -23,20 +23,24 @@ def text_frame(payload: bytes, *, masked: bool) -> bytes:
     return bytes((0x81, mask_bit | len(payload))) + mask + payload
 
 
-def handshake(path: str, cookie: str = "") -> bytes:
-    """The request that opens a WebSocket."""
-    head = _HANDSHAKE.format(path=path, host=HOST) + (f"Cookie: {cookie}\r\n" if cookie else "")
-    return f"{head}\r\n".encode()
+def handshake(port: int, path: str, headers: str = "") -> bytes:
+    """The request that opens a WebSocket.
+
+    :param headers: more lines, each with its end.
+    """
+    head = _HANDSHAKE.format(path=path, host=f"{HOST}:{port}")
+    return f"{head}{headers}\r\n".encode()
 
 
-def open_websocket(port: int, path: str, first: bytes = b"", cookie: str = "") -> socket.socket:
+def open_websocket(port: int, path: str, first: bytes = b"", headers: str = "") -> socket.socket:
     """A connection after the 101, non-blocking.
 
     :param first: what the server sends at once; waited for and compared.
+    :param headers: see :func:`handshake`.
     :raises SystemExit: the server declines, or sends something else.
     """
     client = socket.create_connection((HOST, port), DEADLINE)
-    client.sendall(handshake(path, cookie))
+    client.sendall(handshake(port, path, headers))
     received = b""
     while b"\r\n\r\n" not in received or len(received.partition(b"\r\n\r\n")[2]) < len(first):
         data = client.recv(65536)

@@ -165,6 +165,7 @@ def test_the_lobby_and_the_plain_socket_hear_each_other(chat: Pulse, person: Per
         expect(user(page, other)).to_have_count(1)
         say(page, "from the page")
         assert not frame(message="from the page", user=name, channel="webchat")["authenticated"]
+        expect(texts(page).last).to_have_text("from the page")
         box(page).press("ArrowUp")
         say(page, "from the page, edited")
         frame(message="from the page, edited", user=name, channel="edited")
@@ -626,19 +627,24 @@ def test_who_is_too_fast_keeps_the_text_and_is_told_when(
 ) -> None:
     page = person()
     enter(page, room)
-    sent = 0
-    while not page.locator("#problem").text_content():
-        assert sent < 60, f"the rate has no bound: {page.locator('main').inner_text()[-600:]}"
-        say(page, f"number {sent}")
-        sent += 1
+    page.evaluate(
+        """() => {
+            for (let number = 0; number < 40; number++) {
+                document.getElementById("message").value = `number ${number}`;
+                document.getElementById("composer").requestSubmit();
+            }
+        }"""
+    )
     expect(page.locator("#problem")).to_contain_text("Too fast: you can send again in 1 second")
-    kept = box(page).input_value()
-    assert kept.startswith("number ")
     expect(page.locator("#problem")).to_have_text("")  # it may go on
     expect(page.locator(".pending")).to_have_count(0)
-    assert kept not in stored(chat, room)
+    sent = stored(chat, room)
+    kept = box(page).input_value().splitlines()
+    assert sent + kept == [f"number {number}" for number in range(40)]
+    assert len(sent) >= 20
+    assert kept
     box(page).press("Enter")
-    expect(last_text(page)).to_contain_text(kept.splitlines()[0])
+    expect(last_text(page)).to_have_text(" ".join(kept))
 
 
 def test_the_limit_is_shown_and_kept(room: str, person: Person) -> None:

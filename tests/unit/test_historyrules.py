@@ -31,7 +31,7 @@ def test_it_may_be_written_in_several_ways(raw: object) -> None:
 
 def test_nothing_is_nothing() -> None:
     assert parse_history("") == parse_history({}) == parse_history(()) == ()
-    assert show_history(None) == ""
+    assert show_history(()) == "none"
     assert not HistoryRules()
     assert HistoryRules().of("a") is None
 

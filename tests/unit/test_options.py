@@ -238,6 +238,7 @@ def test_what_may_be_repeated_is_a_list_or_a_text_with_commas(name: str) -> None
         "forwarded_headers": ("x-forwarded-for", "x-forwarded-host"),
         "tls_sni": ("a=/b", "c=/d:/e"),
         "sendfile_root": ("/a", "/p/=/b"),
+        "history": ("room:*=100/300", "*=10/60"),
     }[name]
     value = BY_NAME[name].check(list(words))
     assert value == BY_NAME[name].check(",".join(words))

@@ -91,9 +91,8 @@ class TestMessages:
     def test_a_handler_without_end_is_found_out(self, monkeypatch):
         monkeypatch.setattr("gpulse.testing.inline.STEPS", 100)
         ws = WebSocketClient("/loop").__enter__()
-        gpulse.publish("loop", 1)
         with pytest.raises(AssertionError, match="100 steps and no end"):
-            ws.receive()
+            gpulse.publish("loop", 1)
         ws.__exit__(None, None, None)
 
 
