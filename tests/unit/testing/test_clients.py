@@ -91,8 +91,10 @@ class TestMessages:
     def test_a_handler_without_end_is_found_out(self, monkeypatch):
         monkeypatch.setattr("gpulse.testing.inline.STEPS", 100)
         ws = WebSocketClient("/loop").__enter__()
+        gpulse.publish("loop", 1)
         with pytest.raises(AssertionError, match="100 steps and no end"):
-            gpulse.publish("loop", 1)
+            ws.receive()
+        monkeypatch.undo()  # to end it takes some more
         ws.__exit__(None, None, None)
 
 
