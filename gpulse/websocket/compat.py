@@ -62,14 +62,14 @@ class _LoopSession(WebSocketSession):
         self._readers: list[Callable[[], None]] = []
 
     @property
-    def _is_at_work(self) -> bool:
+    def is_answering(self) -> bool:
         return self._in_hand or bool(self._inbox)
 
     def waits(self) -> None:
         """On the hub: the loop came back, and found nothing."""
         if not self._inbox:
             self._in_hand = False
-            self._idle()
+            self._answered()
 
     def when_read(self, call: Callable[[], None]) -> None:
         """On the hub: call once when the client has taken all that was sent, or never will."""

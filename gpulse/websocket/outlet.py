@@ -94,6 +94,7 @@ class Outlet:
         "_events",
         "_form",
         "_handled",
+        "_handler",
         "_held",
         "_inbox",
         "_pending",
@@ -121,6 +122,7 @@ class Outlet:
         self._withheld = True
         self._pending: list[bytes] | None = None  # this turn's frames
         self._backlog: Backlog | None = None
+        self._handler = ""  # the one that runs
         self._busy = False
         self._closed = False
         self._ending = False
@@ -155,10 +157,17 @@ class Outlet:
     def _taken(self) -> None:
         """A handler ended."""
 
-    def _idle(self) -> None:
-        """No handler runs or waits."""
+    def _answered(self) -> None:
+        """No message of the client waits for its handler, or is with it."""
 
     # -- handlers
+
+    @property
+    def is_answering(self) -> bool:
+        """A message of the client waits for its handler, or is with it."""
+        return self._handler == "on_message" or any(
+            handler == "on_message" for handler, _ in self._inbox
+        )
 
     @property
     def is_closing(self) -> bool:
@@ -185,6 +194,7 @@ class Outlet:
             for _ in range(IN_A_ROW):
                 failed = True  # whatever ends it: gevent.Timeout and SystemExit are no Exception
                 handler, args = inbox.pop(0)
+                self._handler = handler
                 if handler in EVENT_HANDLERS:
                     events += 1
                 try:
@@ -219,12 +229,14 @@ class Outlet:
             self._hand_out_held()
         if failed and not self._ending and not self._closed:
             self.fail(INTERNAL_ERROR, "the server failed on this message")
+        self._handler = ""
         self._taken()
+        if not self.is_answering:
+            self._answered()
         if self._inbox:
             self._sockets.pool.submit_handler(self._run)
             return
         self._busy = False
-        self._idle()
         if self._closed and not self._inbox:
             # That was on_close.  The application's side refers back to us: without this, both would
             # wait for the garbage collector.

@@ -152,21 +152,16 @@ class WebSocketSession(Outlet):
         if decoder.error is not None and not self._ending:
             self._part(self.fail, *decoder.error)
 
-    @property
-    def _is_at_work(self) -> bool:
-        """Messages that came are not handled yet."""
-        return self._busy
-
     def _part(self, call: Callable[..., None], *args: object) -> None:
         """End the conversation, but let what the client said before be answered first."""
-        if self._ending or not self._is_at_work:
+        if self._ending or not self.is_answering:
             call(*args)
             return
         self._parting = (call, args)
         self.connection.pause_reading()
         self.connection.set_deadline(self._sockets.clock() + self.limits.close_timeout)
 
-    def _idle(self) -> None:
+    def _answered(self) -> None:
         if self._parting is not None:
             call, args = self._parting
             self._parting = None
@@ -227,7 +222,7 @@ class WebSocketSession(Outlet):
     def deadline_passed(self, now: float) -> None:
         limits = self.limits
         if self._parting is not None:
-            self._idle()
+            self._answered()
             return
         is_idle = now >= self._idle_end()
         unanswered = self._awaiting_pong and not self._heard and not is_idle

@@ -94,7 +94,6 @@ class TestMessages:
         gpulse.publish("loop", 1)
         with pytest.raises(AssertionError, match="100 steps and no end"):
             ws.receive()
-        monkeypatch.undo()  # to end it takes some more
         ws.__exit__(None, None, None)
 
 
