@@ -178,18 +178,21 @@ class WebSocketSession(Outlet):
                     self._refuse(message, wait)
                     return
                 self._refused = 0
-        self._put("on_message", message)
-        if len(self._inbox) >= limits.inbox and not self._paused:
-            self._paused = True
-            self.connection.pause_reading()
+        self._receive("on_message", message)
 
     def _refuse(self, message: str | bytes, wait: float) -> None:
         self._sockets.rate_refused += 1
         self._refused += 1
-        if self._refused > self.limits.burst or len(self._inbox) >= self.limits.inbox:
+        if self._refused > self.limits.burst:
             self.fail(RATE, "too many messages")
         else:
-            self._put("on_rate_exceeded", message, wait)
+            self._receive("on_rate_exceeded", message, wait)
+
+    def _receive(self, handler: str, *args: object) -> None:
+        self._put(handler, *args)
+        if len(self._inbox) >= self.limits.inbox and not self._paused:
+            self._paused = True
+            self.connection.pause_reading()
 
     def _pinged(self, payload: bytes) -> None:
         if self._ending:

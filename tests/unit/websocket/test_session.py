@@ -715,6 +715,17 @@ class TestRate:
             rig.now += 0.5
         assert {seen[0] for seen in rig.consumer.seen} == {"on_message"}
 
+    def test_a_burst_that_fills_the_inbox_is_refused_and_not_closed(self):
+        rig = Rig(limits=replace(self.LIMITS, inbox=3))
+        rig.sent(*[("text", b"x")] * 5)
+        rig.pool.run()
+        assert [seen[0] for seen in rig.consumer.seen] == [
+            *["on_message"] * 3,
+            *["on_rate_exceeded"] * 2,
+        ]
+        assert rig.close_code is None
+        assert rig.connection.reading
+
     def test_who_goes_on_is_closed(self):
         rig = Rig(limits=self.LIMITS)
         for _ in range(7):
