@@ -53,21 +53,26 @@ class _Handler:
 class _LoopSession(WebSocketSession):
     """A session whose messages are fetched by a loop instead of being handed to handlers."""
 
-    __slots__ = ("_in_hand", "_readers", "wake")
+    __slots__ = ("_in_hand", "_readers", "takes", "wake")
 
     def __init__(self, connection: Any, sockets: Sockets) -> None:
         super().__init__(connection, sockets, NO_HANDLERS)
         self.wake: Callable[[], None] | None = None
         self._in_hand = False  # the loop works on something that it took
+        self.takes = 0
+        """How often it took something."""
         self._readers: list[Callable[[], None]] = []
 
     @property
     def is_answering(self) -> bool:
         return self._in_hand or bool(self._inbox)
 
-    def waits(self) -> None:
-        """On the hub: the loop came back, and found nothing."""
-        if not self._inbox:
+    def waits(self, takes: int) -> None:
+        """On the hub: the loop came back, and found nothing.
+
+        :param takes: what it had taken by then.  A loop on a thread may have taken more since.
+        """
+        if not self._inbox and takes == self.takes:
             self._in_hand = False
             self._answered()
 
@@ -109,6 +114,7 @@ class _LoopSession(WebSocketSession):
         if not self._inbox:
             return None
         self._in_hand = True
+        self.takes += 1  # before the inbox shows it
         return self._inbox.pop(0)
 
 
@@ -213,9 +219,10 @@ class LegacyWebSocket(WebSocket):
             if happened is None:
                 waiter = pool.waiter()
                 session.wake = waiter.set
+                takes = session.takes
                 happened = session.take()  # it may have come between the two lines above
                 if happened is None:
-                    pool.call_hub(session.waits)
+                    pool.call_hub(session.waits, takes)
                     # No bound is needed here: pings end a connection that is dead.
                     waiter.wait(session.limits.ping_interval * 3)
                     continue

@@ -1,11 +1,12 @@
 """Everybody connects at once: 15,000 sockets on one worker, 60,000 on four, while pages are served.
 
-    python tests/bench/storm.py [--seconds 10] [--rate 300] [--at-once 100]
+    python tests/bench/storm.py [--seconds 10] [--rate 300] [--at-once 100] [--pace 0]
 
 A process asks for ``--rate`` pages per second, on 20 connections, whatever the answers take; first
 for a while without anything else, which is usual, then while other processes open sockets as fast
-as the server takes them, ``--at-once`` handshakes under way, and go on until all are open.  Each
-socket subscribes to a room and is told so.  All of the server runs on one core.
+as the server takes them, ``--at-once`` handshakes under way, or ``--pace`` per second, and go on
+until all are open.  Each socket subscribes to a room and is told so.  All of the server runs on one
+core, which four workers share.
 
 The 60,000 sockets reach the machine on several loopback addresses, for one of them has only some
 28,000 ports for its clients.
@@ -90,6 +91,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="of the usual load (10)")
     parser.add_argument("--rate", type=float, default=300.0, help="pages per second (300)")
     parser.add_argument("--at-once", type=int, default=100, help="handshakes under way (100)")
+    parser.add_argument(
+        "--pace", type=float, default=0.0, help="sockets per second at most; 0: no bound (0)"
+    )
     options = parser.parse_args()
     need_cores()
     share = max(storm.sockets // storm.workers for storm in STORMS)
@@ -122,9 +126,12 @@ def _measure(storm: Storm, options: argparse.Namespace) -> tuple[list[str], Targ
         begun = time.monotonic()
         with contextlib.ExitStack() as stack:
             share = storm.sockets // len(storm.addresses)
+            pace = options.pace / len(storm.addresses)
             at_once = max(1, options.at_once // len(storm.addresses))
             clients = [
-                stack.enter_context(_process(_open_sockets, address, server.port, share, at_once))
+                stack.enter_context(
+                    _process(_open_sockets, address, server.port, share, at_once, pace)
+                )
                 for address in storm.addresses
             ]
             opened = [_answer(client, PATIENCE) for client in clients]
@@ -241,16 +248,23 @@ def _ask_pages(parent: Connection, port: int, rate: float) -> None:
             free.append(client)
 
 
-def _open_sockets(parent: Connection, address: str, port: int, count: int, at_once: int) -> None:
-    """A child: open sockets, say how many are, keep them open; to each message say how many are."""
+def _open_sockets(
+    parent: Connection, address: str, port: int, count: int, at_once: int, pace: float
+) -> None:
+    """A child: open sockets, say how many are, keep them open; to each message say how many are.
+
+    :param pace: sockets per second at most; 0.0: as many as the server takes.
+    """
     request = handshake(port, PATH)
     epoll = select.epoll()
     clients: dict[int, socket.socket] = {}
     received: dict[int, bytes] = {}
     opened = begun = 0
     epoll.register(parent.fileno(), select.EPOLLIN)
+    started = time.monotonic()
     while True:
-        while begun < count and len(received) < at_once:
+        due = count if not pace else min(count, int(pace * (time.monotonic() - started)))
+        while begun < due and len(received) < at_once:
             client = socket.socket()
             client.setblocking(False)
             if client.connect_ex((address, port)) not in (0, errno.EINPROGRESS):
@@ -259,7 +273,7 @@ def _open_sockets(parent: Connection, address: str, port: int, count: int, at_on
             received[client.fileno()] = b""
             begun += 1
             epoll.register(client.fileno(), select.EPOLLOUT)
-        for descriptor, event in epoll.poll(1.0):
+        for descriptor, event in epoll.poll(0.005 if pace and begun < count else 1.0):
             if descriptor == parent.fileno():
                 try:
                     parent.recv()
