@@ -73,6 +73,7 @@ class EventStreamSession(Outlet):
     def start(self, data: bytes) -> None:
         """Begin."""
         self._sockets.sessions.add(self)
+        self._sockets.opened += 1
         self._put("on_open")
         self._rest()
         self.connection.resume_reading()

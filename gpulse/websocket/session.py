@@ -94,6 +94,7 @@ class WebSocketSession(Outlet):
     def start(self, data: bytes) -> None:
         """Begin; ``data`` is what came behind the handshake."""
         self._sockets.sessions.add(self)
+        self._sockets.opened += 1
         now = self._sockets.clock()
         self._last_message = now
         if self.limits.rate:

@@ -65,6 +65,8 @@ class Sockets:
         self._call_soon = call_soon
         self.clock = clock
         self.draining = False
+        self.opened = 0
+        """Sockets and streams that were ever open."""
         self.messages_in = 0
         self.deliveries = 0
         """Messages, and answers to pings, given to clients' connections."""

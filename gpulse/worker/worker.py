@@ -96,6 +96,7 @@ class Worker:
         from gpulse.websocket.sockets import Sockets
         from gpulse.websocket.watch import AccountWatch
         from gpulse.worker.application import close_database_connections
+        from gpulse.worker.collector import Collector
         from gpulse.worker.pools import GreenletPool, Pool, ThreadPool
         from gpulse.worker.services import ENVIRON_KEY, Services
 
@@ -135,6 +136,7 @@ class Worker:
             self.fanout.remove_all,
             self._loop.run_callback,
         )
+        self._collector = Collector()
         self.accounts = AccountWatch(self.sockets.identities, self.fanout, self.pool)
         self._access_log: AccessLog | None = None
         if config.access_log is not None:
@@ -253,6 +255,7 @@ class Worker:
         board.set(Cell.LOG_DROPPED_TOTAL, sum(writer.dropped for writer in self._writers))
         pool.retire_idle(now)
         self.accounts.tick(now)
+        self._collector.tick(sockets.opened, sockets.opened - len(sockets.sessions))
         if self._access_log is not None:
             self._access_log.tell_left_out()
 
