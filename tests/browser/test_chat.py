@@ -640,7 +640,10 @@ def test_who_is_too_fast_keeps_the_text_and_is_told_when(
     expect(page.locator(".pending")).to_have_count(0)
     sent = stored(chat, room)
     kept = box(page).input_value().splitlines()
-    assert sent + kept == [f"number {number}" for number in range(40)]
+    # A slow machine has a token again before the last of them comes.
+    numbers = [[int(line.split()[1]) for line in lines] for lines in (sent, kept)]
+    assert all(some == sorted(some) for some in numbers)
+    assert sorted(numbers[0] + numbers[1]) == list(range(40))
     assert len(sent) >= 20
     assert kept
     box(page).press("Enter")

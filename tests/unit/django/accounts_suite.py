@@ -102,14 +102,17 @@ def tables():
 
 
 @pytest.fixture(autouse=True)
-def published(tables, tmp_path):
+def published(tables, tmp_path, monkeypatch):
+    # A site that runs on this machine has nothing to do with it.
+    monkeypatch.setattr("gpulse.runtimedir.find", lambda *args: None)
     fake = Store()
     store.install(fake)
     with override_settings(SESSION_FILE_PATH=str(tmp_path)):
         yield fake
-    store.install(None)
+    store.install(fake)
     User.objects.all().delete()
     Session.objects.all().delete()
+    store.install(None)
     cache.clear()
 
 

@@ -20,6 +20,8 @@ def no_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("GPULSE_DATA_STORE", "GPULSE_PULSE_APP_NAME", "DJANGO_SETTINGS_MODULE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("gpulse.store._django_settings", dict)
+    # A site that runs on this machine has nothing to do with it.
+    monkeypatch.setattr("gpulse.runtimedir.find", lambda *args: None)
     store.install(None)
     yield
     store.install(None)
