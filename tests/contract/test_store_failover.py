@@ -2,8 +2,11 @@
 
 What is promised: a publish fails soon or is acknowledged; publishers and subscribers find the new
 primary by themselves; and a channel with a history either gives back everything that was
-acknowledged, in order and once, or says that it cannot.  Replication is not waited for, so the last
-acknowledged messages of a server that died with its machine may be among what cannot be given back.
+acknowledged, in order and once, or says that it cannot.
+
+What is not promised, and not asked here: replication is not waited for, so a server may acknowledge
+what its replica never gets, and the new primary then counts from the same position.  A worker that
+had the lost messages finds out; a client that comes back with a lost position may not (ADR 0026).
 """
 
 import threading
