@@ -25,8 +25,7 @@ RESTART_REASON = "the server restarts; connect again"
 log = logging.getLogger("gpulse.websocket")
 
 
-def at_once(call: Callable[[], None]) -> None:
-    """Gather nothing."""
+def _at_once(call: Callable[[], None]) -> None:
     call()
 
 
@@ -48,7 +47,7 @@ class Sockets:
         limit: int,
         limits: SocketLimits,
         forget: Callable[["Outlet"], None],
-        call_soon: Callable[[Callable[[], None]], object] = at_once,
+        call_soon: Callable[[Callable[[], None]], object] = _at_once,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.sessions: set[Outlet] = set()

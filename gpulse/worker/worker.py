@@ -93,7 +93,7 @@ class Worker:
         from gpulse.store.presence import Presence
         from gpulse.websocket.compat import LegacyWebSockets
         from gpulse.websocket.limits import SocketLimits
-        from gpulse.websocket.sockets import Sockets, at_once
+        from gpulse.websocket.sockets import Sockets
         from gpulse.websocket.watch import AccountWatch
         from gpulse.worker.application import close_database_connections
         from gpulse.worker.collector import Collector
@@ -134,8 +134,7 @@ class Worker:
             config.max_websockets,
             SocketLimits.of(config),
             self.fanout.remove_all,
-            # In thread mode calls of members come one by one: there is little to gather.
-            self._loop.run_callback if config.greenlet is not None else at_once,
+            self._loop.run_callback,
         )
         self._collector = Collector()
         self.accounts = AccountWatch(self.sockets.identities, self.fanout, self.pool)
