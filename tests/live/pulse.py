@@ -184,7 +184,12 @@ class Pulse:
         return connection
 
     def socket(self, path: str, **options: Any) -> ClientConnection:
-        """An open client, for ``with`` or ``close()``."""
+        """An open client, for ``with`` or ``close()``.
+
+        It goes on reading however much nobody fetches: else it sees neither pongs nor closes while
+        a test looks at another one.
+        """
+        options.setdefault("max_queue", None)
         client = connect(
             f"ws://127.0.0.1:{self.port}{path}", open_timeout=DEADLINE, proxy=None, **options
         )
