@@ -15,6 +15,8 @@ of a cluster (port 6379) who know the others.  ``rediss+`` and ``valkeys+`` are 
 to the sentinels too; ``valkey+`` is an alias of ``redis+``.  USER and PASSWORD are the data nodes',
 ``sentinel_username`` and ``sentinel_password`` are the sentinels'.
 
+``replicas=N`` has a message of a channel with a history acknowledged only when N replicas have it.
+
 User, password, service and socket path are percent-decoded.  ``?db=N`` is understood everywhere but
 for a cluster, which has database 0 only.  The TLS keys are those of redis-py: ``ssl_ca_certs``,
 ``ssl_certfile``, ``ssl_keyfile`` (file names), ``ssl_cert_reqs`` (``required`` or ``none``) and
@@ -31,7 +33,7 @@ Source: https://www.iana.org/assignments/uri-schemes/prov/redis and redis-py's `
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from gpulse.errors import StoreError
@@ -73,6 +75,9 @@ TLS_KEYS = {
 }
 """Query key of a TLS URL -> its permitted values, None for a file name."""
 
+MAX_REPLICAS = 9
+"""The most replicas that may have to confirm a message."""
+
 SENTINEL_KEYS = ("sentinel_username", "sentinel_password")
 """Query keys of a URL with sentinels."""
 
@@ -103,6 +108,8 @@ class StoreURL:
     """The name under which the sentinels know the primary."""
     sentinel_username: str | None = None
     sentinel_password: str | None = None
+    replicas: int = 0
+    """How many replicas have to have a message of a history before ``publish`` returns."""
 
     @property
     def kind(self) -> str:
@@ -119,13 +126,16 @@ class StoreURL:
             return "memory://"
         login = "" if self.password is None else f"{quote(self.username or '', safe='')}:***@"
         if self.scheme == "unix":
-            return f"unix://{login}{quote(self.path)}?db={self.db}"
+            replicas = f"&replicas={self.replicas}" if self.replicas else ""
+            return f"unix://{login}{quote(self.path)}?db={self.db}{replicas}"
         hosts = ",".join(
             f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             for host, port in self.nodes or ((self.host, self.port),)
         )
         path = "" if self.kind == "cluster" else f"/{self.db}"
         options = list(self.tls_options)
+        if self.replicas:
+            options.append(("replicas", str(self.replicas)))
         if self.kind == "sentinel":
             path = f"/{quote(self.service, safe='')}{path}"
             if self.sentinel_username is not None:
@@ -167,13 +177,15 @@ def parse(url: str) -> StoreURL:
     options = tuple((key, value) for key, value in query.items() if key in TLS_KEYS)
     tls = known.startswith("rediss")
     if "+" in known:
-        return _of_many(known, hosts, parts, query, username, password, tls, options)
-    if known == "unix":
+        found = _of_many(known, hosts, parts, query, username, password, tls, options)
+    elif known == "unix":
         path = _socket_path(parts)
-        return StoreURL("unix", "", 0, path, _database("", query), username, password)
-    host, port = _endpoint(parts)
-    db = _database(parts.path.strip("/"), query)
-    return StoreURL(known, host, port, "", db, username, password, tls, options)
+        found = StoreURL("unix", "", 0, path, _database("", query), username, password)
+    else:
+        host, port = _endpoint(parts)
+        db = _database(parts.path.strip("/"), query)
+        found = StoreURL(known, host, port, "", db, username, password, tls, options)
+    return replace(found, replicas=_replicas(query))
 
 
 def _of_many(
@@ -277,7 +289,7 @@ def _socket_path(parts: SplitResult) -> str:
 
 
 def _query(parts: SplitResult, scheme: str) -> dict[str, str]:
-    taken: list[str] = [] if scheme.endswith("cluster") else ["db"]
+    taken = ["replicas"] if scheme.endswith("cluster") else ["db", "replicas"]
     taken += TLS_KEYS if scheme.startswith("rediss") else ()
     taken += SENTINEL_KEYS if scheme.endswith("sentinel") else ()
     query: dict[str, str] = {}
@@ -285,13 +297,19 @@ def _query(parts: SplitResult, scheme: str) -> dict[str, str]:
         if key in query:
             raise _bad(f"{key} is given twice")
         if key not in taken:
-            what = f"may hold {', '.join(taken)} and nothing else" if taken else "must be empty"
-            raise _bad(f"its query {what}")
+            raise _bad(f"its query may hold {', '.join(taken)} and nothing else")
         allowed = TLS_KEYS.get(key)
         if allowed is not None and value not in allowed:
             raise _bad(f"{key} is neither {' nor '.join(allowed)}")
         query[key] = value
     return query
+
+
+def _replicas(query: dict[str, str]) -> int:
+    text = query.get("replicas", "0")
+    if not (text.isascii() and text.isdigit() and len(text) == 1):
+        raise _bad(f"replicas is not a number from 0 to {MAX_REPLICAS}")
+    return int(text)
 
 
 def _database(from_path: str, query: dict[str, str]) -> int:

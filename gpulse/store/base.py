@@ -40,7 +40,7 @@ from typing import NamedTuple
 
 from gpulse.errors import SubscribeError
 from gpulse.historyrules import HistoryRule, HistoryRules
-from gpulse.store.history import Position
+from gpulse.store.history import Head, Position
 from gpulse.store.message import Event, decode
 
 ANSWER = 0.25
@@ -147,26 +147,28 @@ class Recovery(NamedTuple):
     """Whether ``events`` are all that came after the position asked about."""
     events: tuple[Event, ...]
     """Those that are kept of the newest after the position asked about, in order and without a
-    hole; none where it is of another epoch."""
+    hole; none where nothing is known of its epoch."""
+    earlier: tuple[Position, ...] = ()
+    """The last position of each epoch that this one continues, the latest first."""
 
 
 def recovery(
-    channel: str, newest: Position, since: Position | None, payloads: Sequence[bytes]
+    channel: str, head: Head, since: Position | None, payloads: Sequence[bytes]
 ) -> Recovery:
-    """What a store's answer says: the newest position, and the payloads kept after ``since``."""
+    """What a store's answer says: how far it goes, and the payloads kept after ``since``."""
     kept: list[Event] = []
     for back, payload in enumerate(reversed(payloads)):
         try:
             event = decode(channel, payload)
         except ValueError:
             break
-        if event.position != str(newest._replace(offset=newest.offset - back)):
+        if event.position != str(head.at(head.newest.offset - back)):
             break  # something was deleted behind our back
         kept.append(event)
     events = tuple(reversed(kept))
-    distance = newest.distance_from(since)
-    recovered = since is not None and distance is not None and distance <= len(events)
-    return Recovery(str(newest), recovered, events)
+    distance = head.distance_from(since)
+    recovered = distance is not None and distance <= len(events)
+    return Recovery(str(head.newest), recovered, events, head.earlier)
 
 
 class Note(NamedTuple):

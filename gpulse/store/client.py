@@ -37,7 +37,7 @@ from gpulse.store.base import (
 )
 from gpulse.store.cluster import ClusterCommands
 from gpulse.store.commands import Command, Commands, Script, ServerCommands, Word, call
-from gpulse.store.history import Position
+from gpulse.store.history import Head, Position
 from gpulse.store.link import AwayError
 from gpulse.store.message import Event
 from gpulse.store.names import Names, pair, unpair
@@ -96,7 +96,7 @@ class RedisStore(Store):
         remember = max(KEY_SECONDS, rule.age) if key else 0.0
         arguments = [wire, payload, self._publish_word, *_kept(rule), _ms(remember)]
         receivers, position, duplicate = self._answer(
-            call(_PUBLISH_KEPT, keys, arguments), PublishError
+            call(_PUBLISH_KEPT, keys, arguments, self._url.replicas), PublishError
         )
         return Receipt(receivers, position.decode(), bool(duplicate))
 
@@ -117,8 +117,8 @@ class RedisStore(Store):
         for start in range(0, len(commands), RECOVER_PAGE):
             replies += self._answers(commands[start : start + RECOVER_PAGE], bulk=True)
         return [
-            recovery(channel, Position.parse(newest.decode()), since, payloads)
-            for (channel, since), (newest, payloads) in zip(asked, replies, strict=True)
+            recovery(channel, _head(newest, earlier), since, payloads)
+            for (channel, since), (newest, earlier, payloads) in zip(asked, replies, strict=True)
         ]
 
     def channels(self, pattern: str = "*") -> dict[str, int]:
@@ -263,6 +263,8 @@ class RedisStore(Store):
     def _refuse(self, error: type[StoreError], cause: Exception) -> NoReturn:
         if isinstance(cause, BusyError):
             what, then = "it was not sent", "see whether the store or this process is overloaded"
+        elif str(cause).startswith("NOREPLICAS"):
+            what, then = "the message may be lost", "see whether its replicas follow it"
         else:
             lost = error is PublishError
             what = "the message may be lost" if lost else "it may not be done"
@@ -273,6 +275,11 @@ class RedisStore(Store):
 def _kept(rule: HistoryRule) -> list[Word]:
     """What both scripts of a history are told."""
     return [rule.size, _ms(rule.age), _ms(max(IDLE_SECONDS, rule.age)), new_epoch()]
+
+
+def _head(newest: bytes, earlier: bytes) -> Head:
+    positions = [Position.parse(each) for each in earlier.decode().split()]
+    return Head(Position.parse(newest.decode()), tuple(positions))
 
 
 def _ms(seconds: float) -> int:

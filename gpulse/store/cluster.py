@@ -26,7 +26,7 @@ from typing import Any
 import hiredis
 
 from gpulse.store.base import ANSWER
-from gpulse.store.commands import Command, Word, is_unknown_script, pack_words
+from gpulse.store.commands import Command, Word, is_unknown_script, lane_of, pack_words
 from gpulse.store.endpoint import Endpoint
 from gpulse.store.ledger import pack
 from gpulse.store.link import NATIVE, AwayError, Dialer
@@ -57,7 +57,7 @@ class ClusterCommands:
         self._map = SlotMap()
         self._old = True
         self._next_fetch = 0.0
-        self._lines: dict[tuple[Endpoint, bool], Lines] = {}
+        self._lines: dict[tuple[Endpoint, str], Lines] = {}
         self._url = url
         self._dialer = Dialer(url, NATIVE)
         self._clock = clock
@@ -69,11 +69,12 @@ class ClusterCommands:
             range(len(commands)), (None, False)
         )
         in_full: set[int] = set()
+        lane = lane_of(commands, bulk)
         deadline = self._clock() + ANSWER
         for turn in range(MOST_TURNS):
             if turn and self._clock() > deadline:
                 break
-            for index, reply in self._turn(commands, todo, in_full, bulk).items():
+            for index, reply in self._turn(commands, todo, in_full, lane).items():
                 replies[index] = reply
             todo, wait = self._to_repeat(replies, todo, in_full)
             if not todo:
@@ -85,7 +86,7 @@ class ClusterCommands:
     def everywhere(self, words: tuple[Word, ...]) -> list[Any]:
         self._refresh()
         packed = pack_words(words)
-        return [self._line(node, bulk=True).call(packed)[0] for node in self._map.primaries]
+        return [self._line(node, "bulk").call(packed)[0] for node in self._map.primaries]
 
     def reset(self) -> None:
         self._old = True
@@ -99,7 +100,7 @@ class ClusterCommands:
         commands: Sequence[Command],
         todo: dict[int, tuple[Endpoint | None, bool]],
         in_full: set[int],
-        bulk: bool,
+        lane: str,
     ) -> dict[int, Any]:
         """Send each open command to its node, one batch per node; the replies by position."""
         self._refresh()
@@ -113,21 +114,22 @@ class ClusterCommands:
             else:
                 batches.setdefault(owner, []).append(index)
         for node, indices in batches.items():
-            data, wanted = [], []
+            data, count = [], 0
             for index in indices:
                 if todo[index][1]:
                     data.append(ASKING)
-                    wanted.append(-1)
+                    count += 1
                 data.append(commands[index].pack(in_full=index in in_full))
-                wanted.append(index)
+                count += commands[index].owed
             try:
-                found = self._line(node, bulk).call(b"".join(data), len(data))
+                found = iter(self._line(node, lane).call(b"".join(data), count))
             except AwayError as failure:
                 self._old = True
                 raise AwayError(f"{node}: {failure}") from None
-            for index, reply in zip(wanted, found, strict=True):
-                if index >= 0:
-                    replies[index] = self._told(reply, node)
+            for index in indices:
+                if todo[index][1]:
+                    next(found)
+                replies[index] = self._told(commands[index].reply(found), node)
         return replies
 
     @staticmethod
@@ -163,11 +165,11 @@ class ClusterCommands:
                 todo[index] = (None, False)
         return todo, wait
 
-    def _line(self, node: Endpoint, bulk: bool) -> Pipeline:
-        lines = self._lines.get((node, bulk))
+    def _line(self, node: Endpoint, lane: str) -> Pipeline:
+        lines = self._lines.get((node, lane))
         if lines is None:
             route = FixedRoute(self._url, self._dialer, node)
-            lines = self._lines.setdefault((node, bulk), Lines(lambda: Pipeline(route)))
+            lines = self._lines.setdefault((node, lane), Lines(lambda: Pipeline(route)))
         return lines.get()
 
     def _refresh(self) -> None:
@@ -183,10 +185,10 @@ class ClusterCommands:
         nodes = dict.fromkeys((*self._map.nodes, *self._seeds))
         # Those that were not found away a moment ago come first.
         for node in sorted(
-            nodes, key=lambda node: self._line(node, False).circuit.cause is not None
+            nodes, key=lambda node: self._line(node, "short").circuit.cause is not None
         ):
             try:
-                reply = self._line(node, False).call(CLUSTER_SLOTS)[0]
+                reply = self._line(node, "short").call(CLUSTER_SLOTS)[0]
                 if isinstance(reply, hiredis.ReplyError):
                     raise AwayError(str(reply))
                 self._map = SlotMap.of(reply, node)
@@ -202,6 +204,6 @@ class ClusterCommands:
 
     def _forget(self, nodes: Sequence[Endpoint]) -> None:
         """Close the connections to nodes that left."""
-        for node, bulk in list(self._lines):
+        for node, lane in list(self._lines):
             if node not in nodes and node not in self._seeds:
-                self._lines.pop((node, bulk)).close()
+                self._lines.pop((node, lane)).close()

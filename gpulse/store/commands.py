@@ -3,13 +3,15 @@
 :class:`ServerCommands` is for one server, also one that sentinels name;
 :class:`~gpulse.store.cluster.ClusterCommands` is for many.  Both send over the pipelines of
 :mod:`gpulse.store.pipeline`: one for what is short, another for what may be long (``bulk``), so
-that a publish does not wait behind megabytes of history.
+that a publish does not wait behind megabytes of history, and a third for what replicas have to
+confirm, which blocks its connection as long as that takes.
 
-Source: https://valkey.io/commands/evalsha/, https://valkey.io/topics/pubsub/
+Source: https://valkey.io/commands/evalsha/, https://valkey.io/topics/pubsub/,
+https://valkey.io/commands/wait/
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import hiredis
@@ -21,6 +23,9 @@ from gpulse.store.sentinel import SentinelRoute
 from gpulse.storeurl import StoreURL
 
 Word = bytes | str | int
+
+CONFIRM = 0.15
+"""Seconds that replicas have to confirm a command; less than the store has for its answer."""
 
 
 def pack_words(words: tuple[Word, ...]) -> bytes:
@@ -50,6 +55,13 @@ class Command(NamedTuple):
     """A key or sharded channel of it: whose slot it belongs to."""
     words: tuple[Word, ...]
     script: Script | None = None
+    replicas: int = 0
+    """So many replicas have to have it, or the reply is an error."""
+
+    @property
+    def owed(self) -> int:
+        """Replies that its packed form gets."""
+        return 2 if self.replicas else 1
 
     def pack(self, *, in_full: bool = False) -> bytes:
         """As the server reads it.
@@ -62,17 +74,44 @@ class Command(NamedTuple):
             words = (b"EVAL", self.script.source, *self.words)
         else:
             words = (b"EVALSHA", self.script.digest, *self.words)
+        if self.replicas:
+            return pack_words(words) + pack_words((b"WAIT", self.replicas, round(CONFIRM * 1000)))
         return pack_words(words)
 
+    def reply(self, replies: Iterator[Any]) -> Any:
+        """Take what belongs to this command from the replies of a server."""
+        reply = next(replies)
+        if not self.replicas:
+            return reply
+        confirmed = next(replies)
+        if isinstance(reply, hiredis.ReplyError) or isinstance(confirmed, hiredis.ReplyError):
+            return reply if isinstance(reply, hiredis.ReplyError) else confirmed
+        if confirmed < self.replicas:
+            return hiredis.ReplyError(
+                f"NOREPLICAS {confirmed} of {self.replicas} replicas confirmed it"
+            )
+        return reply
 
-def call(script: Script, keys: Sequence[bytes], arguments: Sequence[Word]) -> Command:
+
+def call(
+    script: Script, keys: Sequence[bytes], arguments: Sequence[Word], replicas: int = 0
+) -> Command:
     """The command that runs a script; all keys are in one slot."""
-    return Command(keys[0], (len(keys), *keys, *arguments), script)
+    return Command(keys[0], (len(keys), *keys, *arguments), script, replicas)
 
 
 def is_unknown_script(reply: object) -> bool:
     """Whether the server asks for the script's source."""
     return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT")
+
+
+LANES = ("short", "bulk", "confirmed")
+"""The connections of a process to a server."""
+
+
+def lane_of(commands: Sequence[Command], bulk: bool) -> str:
+    """Which one takes these commands."""
+    return "bulk" if bulk else "confirmed" if commands[0].replicas else "short"
 
 
 class Commands(Protocol):
@@ -104,30 +143,34 @@ class ServerCommands:
     sharded = False
 
     def __init__(self, url: StoreURL) -> None:
-        self._short = Lines(lambda: Pipeline(_route(url), select(url.db)))
-        self._bulk = Lines(lambda: Pipeline(_route(url), select(url.db)))
+        def make() -> Pipeline:
+            return Pipeline(_route(url), select(url.db))
+
+        self._lines = {lane: Lines(make) for lane in LANES}
 
     def run(self, commands: Sequence[Command], *, bulk: bool = False) -> list[Any]:
-        line = (self._bulk if bulk else self._short).get()
-        if len(commands) == 1:
-            replies = line.call(commands[0].pack())
-        else:
-            replies = line.call(b"".join([each.pack() for each in commands]), len(commands))
+        line = self._lines[lane_of(commands, bulk)].get()
+        data = b"".join([each.pack() for each in commands])
+        found = iter(line.call(data, sum([each.owed for each in commands])))
+        replies = [each.reply(found) for each in commands]
         for index, reply in enumerate(replies):
             if is_unknown_script(reply):
-                replies[index] = line.call(commands[index].pack(in_full=True))[0]
+                command = commands[index]
+                again = line.call(command.pack(in_full=True), command.owed)
+                replies[index] = command.reply(iter(again))
         return replies
 
     def everywhere(self, words: tuple[Word, ...]) -> list[Any]:
         return self.run([Command(b"", words)])
 
     def reset(self) -> None:
-        for line in (*self._short.all(), *self._bulk.all()):
-            line.reset()
+        for lines in self._lines.values():
+            for line in lines.all():
+                line.reset()
 
     def close(self) -> None:
-        self._short.close()
-        self._bulk.close()
+        for lines in self._lines.values():
+            lines.close()
 
 
 def _route(url: StoreURL) -> Route:

@@ -1,8 +1,10 @@
 """Positions, and what a worker makes of a channel's history: no message lost, none twice.  Pure.
 
-A *position* is an epoch and an offset.  Within an epoch the offsets of a channel's messages are
-1, 2, 3 ...; a new epoch says that the count had to start anew, so that nothing is known of what
-lies between it and the one before.
+A *position* is an epoch and an offset.  The offsets of a channel's messages are 1, 2, 3 ...; a new
+epoch says that somebody else counts.  Either the count had to start anew, so that nothing is known
+of what lies between it and the one before; or another server took over a copy and counts on from
+where that ends, and then the :class:`Head` says up to which offset the epoch before holds.  What
+that one counted beyond it nobody has any more, and its positions are refused.
 
 :class:`Track` follows one channel in one worker.  Three things have to fit together: the events
 that arrive live, in order but with holes where the connection was lost; what the store says of the
@@ -17,8 +19,8 @@ to some position.  The rules:
   has arrived here it is *trailing*: live events up to there are not for it.
 * One question to the store at a time, from the oldest position that anybody needs.
 * Where the store's history does not reach back, a receiver is told of the gap, never nothing.
-* A hole is asked about from one message before it.  That one has to be the one that was handed
-  out: a replica that took over without the last writes counts on with other messages.
+* An event of another epoch is a hole as well: only the store knows whether that epoch continues
+  ours.
 """
 
 import re
@@ -59,11 +61,32 @@ class Position(NamedTuple):
             raise ValueError(f"{text!r:.60} is not a position (EPOCH-OFFSET)")
         return cls(found[1], int(found[2]))
 
-    def distance_from(self, since: "Position | None") -> int | None:
-        """How many messages came after ``since`` up to here; None if that cannot be known."""
-        if since is None or since.epoch != self.epoch or since.offset > self.offset:
+
+class Head(NamedTuple):
+    """How far a channel's history goes, and what it came from."""
+
+    newest: Position
+    """Of the newest message."""
+    earlier: tuple[Position, ...] = ()
+    """The last position of each epoch that this one continues, the latest first."""
+
+    def distance_from(self, since: Position | None) -> int | None:
+        """How many messages came after ``since``; None if that cannot be known."""
+        if since is None:
             return None
-        return self.offset - since.offset
+        for last in (self.newest, *self.earlier):
+            if last.epoch == since.epoch:
+                return None if since.offset > last.offset else self.newest.offset - since.offset
+        return None
+
+    def at(self, offset: int) -> Position:
+        """The position of the message with this offset, if its epoch is not forgotten."""
+        epoch = self.newest.epoch
+        for last in self.earlier:
+            if offset > last.offset:
+                break
+            epoch = last.epoch
+        return Position(epoch, offset)
 
 
 class Subscribed(NamedTuple):
@@ -189,7 +212,6 @@ class Track:
         "_counts",
         "_failed",
         "_held",
-        "_mark",
         "_position",
         "_question",
         "_recent",
@@ -209,11 +231,10 @@ class Track:
     ) -> None:
         self.receivers = Receivers()
         self._waiting: dict[Receiver, _Waiting] = {}
-        self._trailing: dict[Receiver, tuple[Position, int | None]] = {}  # with its mark
+        self._trailing: dict[Receiver, Position] = {}
         self._recent: list[tuple[Position, Event]] = []  # while somebody waits
         self._held: list[tuple[Position, Event]] | None = None  # since there is a hole
         self._position: Position | None = None
-        self._mark: int | None = None  # tells the event there from another; None: it was not seen
         self._asked: tuple[Receiver, ...] | None = None  # for whom the open question is
         self._asked_since: Position | None = None
         self._asked_held = 0  # events that were held when it was asked
@@ -284,12 +305,13 @@ class Track:
                 self._asked_held = max(self._asked_held - 1, 0)
             return 0
         assert self._position is not None
-        distance = position.distance_from(self._position)
-        if distance == 1:
-            return self._pass_on(position, event)
-        if position.epoch == self._position.epoch and not distance:
-            self._counts.duplicates += 1
-            return 0
+        if position.epoch == self._position.epoch:
+            ahead = position.offset - self._position.offset
+            if ahead == 1:
+                return self._pass_on(position, event)
+            if ahead < 1:
+                self._counts.duplicates += 1
+                return 0
         self._held = [(position, event)]
         self._inquire()
         return 0
@@ -310,22 +332,21 @@ class Track:
         if isinstance(answer, StoreError):
             self._unanswered(asked, answer)
             return
-        newest, events = Position.parse(answer.position), answer.events
+        head, events = Head(Position.parse(answer.position), answer.earlier), answer.events
         held: list[tuple[Position, Event]] = []
         position = self._position
         if position is None:
-            self._position = newest
-            held = self._take_held(newest)
-        elif newest.epoch != position.epoch or (
-            self._held is not None and self._is_told_of(position, newest, events)
-        ):
-            held = self._mend(newest, events)
-        if self._mark is None and newest == self._position:
-            self._mark = _mark_of(events)
+            self._position = head.newest
+            held = self._take_held(head.newest)
+        elif self._held is not None or head.newest.epoch != position.epoch:
+            if self._is_told_of(position, head, events):
+                held = self._mend(head, events)
+            elif self._held is None:
+                self._held = []
         for receiver in asked:
             waiting = self._waiting.get(receiver)
-            if waiting is not None and self._is_told_of(waiting.since, newest, events):
-                self._serve(receiver, waiting, newest, events)
+            if waiting is not None and self._is_told_of(waiting.since, head, events):
+                self._serve(receiver, waiting, head, events)
         self._release(held)
         if not self._waiting:
             self._recent.clear()
@@ -360,12 +381,12 @@ class Track:
             return
         known: list[Position | None] = []
         if self._held is not None and self._position is not None:
-            known.append(self._position._replace(offset=max(self._position.offset - 1, 0)))
+            known.append(self._position)
         known += [waiting.since for waiting in self._waiting.values()]
         first = next((each for each in known if each is not None), None)
         since = None
         if first is not None:
-            # Of two epochs one at least is over, and about that one nobody can say anything.
+            # The offsets of two epochs cannot be compared before the store has said more.
             epoch = self._position.epoch if self._position is not None else first.epoch
             offsets = [each.offset for each in known if each is not None and each.epoch == epoch]
             since = Position(epoch, min(offsets)) if offsets else first
@@ -378,7 +399,6 @@ class Track:
     def _pass_on(self, position: Position, event: "Event") -> int:
         """The next event: hand it out."""
         self._position = position
-        self._mark = hash(event.data)
         if self._waiting:
             self._hold(self._recent, position, event)
         count = self.receivers.hand_out(event, self._failed)
@@ -388,16 +408,14 @@ class Track:
 
     def _pass_to_trailing(self, position: Position, event: "Event") -> int:
         count = 0
-        for receiver, (known, mark) in list(self._trailing.items()):
+        for receiver, known in list(self._trailing.items()):
             if position.offset < known.offset:
                 continue
             self._trailing.pop(receiver, None)
             self.receivers.add(receiver)
-            if position != known:
+            if position.offset > known.offset:
                 self._deliver(receiver, event)
                 count += 1
-            elif mark is not None and mark != self._mark:
-                self._gap(receiver, position)  # it has another message of that number
         return count
 
     def _deliver(self, receiver: Receiver, event: "Event") -> None:
@@ -421,16 +439,15 @@ class Track:
         except Exception:
             self._failed(receiver)
 
-    def _mend(
-        self, newest: Position, events: "tuple[Event, ...]"
-    ) -> "list[tuple[Position, Event]]":
+    def _mend(self, head: Head, events: "tuple[Event, ...]") -> "list[tuple[Position, Event]]":
         """Fill the hole of this worker, or tell everybody that it cannot be filled.
 
         :returns: the live events that were held meanwhile.
         """
+        newest = head.newest
         held = self._take_held(newest)
-        distance = newest.distance_from(self._position)
-        if distance is not None and distance <= len(events) and self._fits(distance, events):
+        distance = head.distance_from(self._position)
+        if distance is not None and distance <= len(events):
             self._counts.recovered += 1 if distance else 0
             for event in events[len(events) - distance :]:
                 assert event.position is not None
@@ -442,15 +459,9 @@ class Track:
         self._jump(Position(newest.epoch, min(before, newest.offset)))
         return held
 
-    def _fits(self, distance: int, events: "tuple[Event, ...]") -> bool:
-        """Whether the message before ``events``, if it is kept, is the one that was handed out."""
-        before = len(events) - distance - 1
-        return before < 0 or self._mark is None or hash(events[before].data) == self._mark
-
     def _jump(self, position: Position) -> None:
         """Go on behind ``position``, after a gap."""
         self._position = position
-        self._mark = None
         self._recent.clear()
         for receiver in list(self._trailing):
             self.receivers.add(receiver)
@@ -466,23 +477,20 @@ class Track:
                 self._held.extend(held[index + 1 :])
                 return
 
-    def _is_told_of(
-        self, since: Position | None, newest: Position, events: "tuple[Event, ...]"
-    ) -> bool:
+    def _is_told_of(self, since: Position | None, head: Head, events: "tuple[Event, ...]") -> bool:
         """False if the store may know more than it was asked: the next question is about that."""
-        if since is None:
-            return True
-        distance, asked = newest.distance_from(since), self._asked_since
+        distance = head.distance_from(since)
         if distance is None or distance <= len(events):
             return True
-        return asked is not None and since.distance_from(asked) is not None
+        asked = head.distance_from(self._asked_since)
+        return asked is not None and asked >= distance
 
     def _serve(
-        self, receiver: Receiver, waiting: _Waiting, newest: Position, events: "tuple[Event, ...]"
+        self, receiver: Receiver, waiting: _Waiting, head: Head, events: "tuple[Event, ...]"
     ) -> None:
         """Give a receiver what the store says it missed, and what came since."""
-        since = waiting.since
-        distance = newest.distance_from(since)
+        since, newest = waiting.since, head.newest
+        distance = head.distance_from(since)
         recovered = None if since is None else distance is not None and distance <= len(events)
         missed = events[len(events) - distance :] if recovered and distance else ()
         del self._waiting[receiver]
@@ -491,7 +499,7 @@ class Track:
         if position.offset >= newest.offset:
             self.receivers.add(receiver)
         else:
-            self._trailing[receiver] = (newest, _mark_of(events))
+            self._trailing[receiver] = newest
         self._answer(receiver, waiting, Subscribed(str(newest), recovered, len(missed)))
         self._counts.missed += len(missed)
         for event in missed:
@@ -499,7 +507,11 @@ class Track:
         self._catch_up(receiver, newest)
 
     def _catch_up(self, receiver: Receiver, last: Position) -> None:
-        """Hand one receiver the live events behind ``last`` that the others have had."""
+        """Hand one receiver the live events behind ``last`` that the others have had.
+
+        The last of them is where the worker is; if not, then the store's answer was older than the
+        worker's connection: it is another server, which took over without them.
+        """
         for position, event in self._recent:
             if position.offset <= last.offset:
                 continue
@@ -507,6 +519,9 @@ class Track:
                 self._gap(receiver, Position(position.epoch, position.offset - 1))
             last = position
             self._deliver(receiver, event)
+        assert self._position is not None
+        if last.offset < self._position.offset:
+            self._gap(receiver, self._position)
 
     def _unanswered(self, asked: tuple[Receiver, ...], error: StoreError) -> None:
         """The store could not say: those that wait fail, the others are told of a gap."""
@@ -529,8 +544,3 @@ class Track:
         if not self._waiting:
             self._recent.clear()
         self._inquire()
-
-
-def _mark_of(events: "tuple[Event, ...]") -> int | None:
-    """What tells the newest event from another of its number; None if it is not known."""
-    return hash(events[-1].data) if events else None

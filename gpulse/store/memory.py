@@ -37,7 +37,7 @@ from gpulse.store.base import (
     new_epoch,
     recovery,
 )
-from gpulse.store.history import Position
+from gpulse.store.history import Head, Position
 from gpulse.store.message import Event, decode
 
 MAX_OUTBOX = 100_000
@@ -143,11 +143,11 @@ class MemoryStore(Store):
             with self._lock:
                 now = self._clock()
                 kept = self._kept_of(channel, now)
-                newest = Position(kept.epoch, kept.offset)
-                distance = newest.distance_from(asked) or 0
+                head = Head(Position(kept.epoch, kept.offset))
+                distance = head.distance_from(asked) or 0
                 fresh = [each for at, each in kept.entries if at >= now - rule.age]
             payloads = fresh[max(len(fresh) - distance, 0) :]
-            answers.append(recovery(channel, newest, asked, payloads))
+            answers.append(recovery(channel, head, asked, payloads))
         return answers
 
     def channels(self, pattern: str = "*") -> dict[str, int]:

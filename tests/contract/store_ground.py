@@ -6,12 +6,16 @@ run with ``eventually``.
 
 import uuid
 from collections.abc import Callable
+from typing import Self
 
 import gevent
 
 from gpulse.errors import SubscribeError
 from gpulse.store import MemoryStore, Store, open_store
 from gpulse.store.base import Subscriber
+from gpulse.store.fanout import Fanout
+from gpulse.store.historian import Historian
+from gpulse.store.history import Subscribed
 from gpulse.store.message import Event
 
 DEADLINE = 10.0
@@ -51,6 +55,36 @@ class Ear:
         """The first ``count`` messages, when they have come."""
         eventually(lambda: len(self.events) >= count)
         return [event.message for event in self.events]
+
+
+class Listener:
+    """A receiver of a worker's fan-out that remembers."""
+
+    def __init__(self) -> None:
+        self.answers: list[object] = []
+        self.heard: list[object] = []
+        """Messages, and ("gap", position)."""
+        self.events: list[Event] = []
+
+    def deliver(self, event: Event) -> None:
+        self.events.append(event)
+        self.heard.append(event.message)
+
+    def gap(self, channel: str, position: str | None) -> None:
+        self.heard.append(("gap", position))
+
+    def listen(self, fanout: Fanout, channel: str, since: str | None = None) -> Self:
+        """Subscribe and wait for the answer."""
+        fanout.add(channel, self, self.answers.append, since)
+        eventually(lambda: self.answers)
+        assert isinstance(self.answers[0], Subscribed)
+        return self
+
+
+def open_fanout(store: Store) -> Fanout:
+    """What a worker has between a store and its receivers."""
+    historian = Historian(store, gevent.spawn, lambda call, *args: call(*args), sleep=gevent.sleep)
+    return Fanout(store, historian)
 
 
 class Ground:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import gevent
 import pytest
-from contract.store_ground import Ear, Ground, eventually
+from contract.store_ground import Ear, Ground, Listener, eventually, open_fanout
 from services import start_valkey
 
 from gpulse.errors import StoreError
@@ -15,9 +15,7 @@ from gpulse.historyrules import HistoryRules, parse_history
 from gpulse.store import MemoryStore, Store, encode, open_store
 from gpulse.store.base import Recovery
 from gpulse.store.fanout import Fanout, Subscribed
-from gpulse.store.historian import Historian
 from gpulse.store.history import Position
-from gpulse.store.message import Event
 
 RULES = HistoryRules(parse_history("kept:*=5/60 brief:*=50/1 long:*=1000/60"))
 
@@ -191,22 +189,6 @@ def test_publishers_at_once_leave_no_hole(ground: Ground, store: Store, ear: Ear
 # What only a server can do
 
 
-class Socket:
-    """A receiver that remembers."""
-
-    def __init__(self) -> None:
-        self.answers: list[object] = []
-        self.heard: list[object] = []
-        self.events: list[Event] = []
-
-    def deliver(self, event: Event) -> None:
-        self.events.append(event)
-        self.heard.append(event.message)
-
-    def gap(self, channel: str, position: str | None) -> None:
-        self.heard.append(("gap", position))
-
-
 class Place:
     """A server of the test's own, and workers on it."""
 
@@ -228,20 +210,12 @@ class Place:
         client.close()
 
     def worker(self) -> Fanout:
-        store = self.open()
-        historian = Historian(
-            store, gevent.spawn, lambda call, *args: call(*args), sleep=gevent.sleep
-        )
-        fanout = Fanout(store, historian)
+        fanout = open_fanout(self.open())
         self._closed.append(fanout.close)
         return fanout
 
-    def listen(self, fanout: Fanout, channel: str, since: str | None = None) -> Socket:
-        socket = Socket()
-        fanout.add(channel, socket, socket.answers.append, since)
-        eventually(lambda: socket.answers)
-        assert isinstance(socket.answers[0], Subscribed)
-        return socket
+    def listen(self, fanout: Fanout, channel: str, since: str | None = None) -> Listener:
+        return Listener().listen(fanout, channel, since)
 
     def close(self) -> None:
         for close in reversed(self._closed):
@@ -347,6 +321,33 @@ def test_a_server_that_was_restarted_is_a_gap_and_then_goes_on(place: Place) -> 
     eventually(lambda: _published(place.store, "kept:a", 2))
     eventually(lambda: 2 in socket.heard)
     assert socket.heard == [1, gap, 2]
+
+
+def test_a_server_that_lost_its_last_writes_is_told_from_the_one_that_made_them(
+    place: Place,
+) -> None:
+    """A snapshot stands in for a replica: either is a copy that somebody counts on from."""
+    fanout = place.worker()
+    socket = place.listen(fanout, "kept:a")
+    known, newest = publish(place.store, "kept:a", 1, 2)
+    place.command("SAVE")
+    lost, _ = publish(place.store, "kept:a", "lost", "lost too")
+    eventually(lambda: len(socket.heard) == 4)
+    place.valkey.kill()
+    place.valkey.restart()
+    eventually(lambda: len(socket.heard) == 5)
+    assert socket.heard[4] == ("gap", newest)
+    assert not recover(place.store, "kept:a", lost).recovered, "before the new one counted"
+    eventually(lambda: _published(place.store, "kept:a", 3))
+    publish(place.store, "kept:a", 4)
+    eventually(lambda: socket.heard[5:] == [3, 4])
+    assert [Position.parse(event.position or "").offset for event in socket.events[4:]] == [3, 4]
+    assert Position.parse(socket.events[5].position or "").epoch != Position.parse(newest).epoch
+    assert texts(recover(place.store, "kept:a", newest)) == [3, 4]
+    assert texts(recover(place.store, "kept:a", known)) == [2, 3, 4]
+    assert recover(place.store, "kept:a", known).recovered
+    assert not recover(place.store, "kept:a", lost).recovered
+    assert fanout.counts.gaps == 1
 
 
 def _published(store: Store, channel: str, message: object) -> bool:

@@ -1,12 +1,10 @@
 """A primary that dies in mid-traffic, behind sentinels and in a cluster, and a slot that moves.
 
 What is promised: a publish fails soon or is acknowledged; publishers and subscribers find the new
-primary by themselves; and a channel with a history either gives back everything that was
-acknowledged, in order and once, or says that it cannot.
-
-What is not promised, and not asked here: replication is not waited for, so a server may acknowledge
-what its replica never gets, and the new primary then counts from the same position.  A worker that
-had the lost messages finds out; a client that comes back with a lost position may not (ADR 0026).
+primary by themselves; and from the position of any message that was ever acknowledged a channel
+with a history gives back all that followed it and was kept, in order and once, or says that it
+cannot.  Replication is not waited for, so a server may acknowledge what its replica never gets: the
+position of such a message is refused, and no worker goes on behind it as if nothing were missing.
 """
 
 import threading
@@ -15,12 +13,13 @@ from collections.abc import Callable, Iterator
 
 import gevent
 import pytest
-from contract.store_ground import Ear, Ground, eventually
+from contract.store_ground import Ear, Ground, Listener, eventually, open_fanout
 from services import Cluster, Sentinels, Valkey, start_cluster, start_sentinels
 
 from gpulse.errors import PublishError, StoreError
 from gpulse.historyrules import HistoryRules
 from gpulse.store import Store, encode, open_store
+from gpulse.store.fanout import Fanout
 from gpulse.store.names import Names
 from gpulse.store.slots import key_slot
 
@@ -35,6 +34,8 @@ class Publisher(threading.Thread):
     def __init__(self, store: Store, channel: str) -> None:
         super().__init__(daemon=True)
         self.acknowledged: list[int] = []
+        self.positions: dict[int, str] = {}
+        """Of each message that was acknowledged."""
         self.failed: list[int] = []
         self.slowest = 0.0
         self._store = store
@@ -46,8 +47,9 @@ class Publisher(threading.Thread):
         while not self._stopped:
             began = time.monotonic()
             try:
-                self._store.publish(self._channel, encode(number))
+                receipt = self._store.publish(self._channel, encode(number))
                 self.acknowledged.append(number)
+                self.positions[number] = str(receipt.position)
             except PublishError:
                 self.failed.append(number)
             self.slowest = max(self.slowest, time.monotonic() - began)
@@ -68,6 +70,7 @@ class Place:
         self.ground = Ground(servers.url)
         self.store = open_store(servers.url, self.ground.app_name, history=RULES)
         self._publishers: list[Publisher] = []
+        self._fanouts: list[Fanout] = []
 
     def slot(self, channel: str) -> int:
         return key_slot(Names(self.ground.app_name, 0).wire(channel))
@@ -77,15 +80,33 @@ class Place:
             return self.servers.owner(self.slot(channel))
         return self.servers.primary
 
+    def replica(self, channel: str) -> Valkey:
+        follows = f"master_port:{self.primary(channel).port}\r\n".encode()
+        return next(
+            node for node in self.servers.nodes if follows in node.command("INFO", "replication")
+        )
+
+    def use(self, url: str) -> None:
+        """Go on with a store of this URL."""
+        self.store.close()
+        self.store = open_store(url, self.ground.app_name, history=RULES)
+
     def publisher(self, channel: str) -> Publisher:
         publisher = Publisher(self.store, channel)
         self._publishers.append(publisher)
         publisher.start()
         return publisher
 
+    def listener(self, channel: str) -> Listener:
+        fanout = open_fanout(self.store)
+        self._fanouts.append(fanout)
+        return Listener().listen(fanout, channel)
+
     def close(self) -> None:
         for publisher in self._publishers:
             publisher.stop()
+        for fanout in self._fanouts:
+            fanout.close()
         self.ground.close()
         self.store.close()
         self.servers.stop()
@@ -101,18 +122,44 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     there.close()
 
 
-def holds_all(place: Place, channel: str, since: str, publisher: Publisher) -> None:
-    """What is recovered is all that was acknowledged, in order and once; or it says otherwise."""
+def holds_all(place: Place, channel: str, since: str, publisher: Publisher) -> list[int]:
+    """What is recovered is all that was kept, in order and once, from wherever one asks; and every
+    position of a message that was lost is refused.
+
+    :returns: the acknowledged messages that were lost.
+    """
     (found,) = place.store.recover([(channel, since)])
-    if not found.recovered:
-        return
-    numbers = [event.message for event in found.events]
-    assert numbers == sorted(set(numbers))  # type: ignore[type-var]
-    missing = set(publisher.acknowledged) - set(numbers)
-    assert not missing, (
-        f"acknowledged and gone: {len(missing)} from {min(missing)} to {max(missing)}"
-    )
-    assert set(numbers) <= {*publisher.acknowledged, *publisher.failed}
+    assert found.recovered
+    kept = [event.message for event in found.events]
+    assert kept == sorted(set(kept))  # type: ignore[type-var]
+    assert set(kept) <= {*publisher.acknowledged, *publisher.failed}
+    asked = list(publisher.positions.items())
+    answers = place.store.recover([(channel, position) for _, position in asked])
+    lost = []
+    for (number, position), answer in zip(asked, answers, strict=True):
+        if number in kept:
+            assert answer.recovered, position
+            assert [e.message for e in answer.events] == kept[kept.index(number) + 1 :], position
+        else:
+            assert not answer.recovered, position
+            lost.append(number)
+    # What is lost was acknowledged last by a server that is gone: one piece, no holes.
+    assert lost == [n for n in publisher.acknowledged if lost and lost[0] <= n <= lost[-1]]
+    return lost
+
+
+def heard_no_silent_hole(listener: Listener, publisher: Publisher) -> None:
+    """Messages came in order and once; where one that was acknowledged did not, a gap was told."""
+    last: int | None = -1
+    for each in listener.heard:
+        if not isinstance(each, int):
+            last = None  # a gap
+            continue
+        if last is not None:
+            assert last < each
+            missing = [number for number in publisher.positions if last < number < each]
+            assert not missing, f"{missing[0]} to {missing[-1]} are missing before {each}"
+        last = each
 
 
 def newest(events: Ear) -> object:
@@ -123,6 +170,7 @@ def test_a_primary_dies_in_mid_traffic(place: Place) -> None:
     channel = "kept:room"
     (start,) = place.store.recover([(channel, None)])
     ear = place.ground.ear(place.store).listen(channel, "other", "third")
+    listener = place.listener(channel)
     publisher = place.publisher(channel)
     eventually(lambda: len(ear.events) > 50)
     place.primary(channel).kill()
@@ -133,7 +181,9 @@ def test_a_primary_dies_in_mid_traffic(place: Place) -> None:
     publisher.stop()
     assert publisher.slowest < AT_MOST
     eventually(lambda: newest(ear) == publisher.acknowledged[-1])
+    eventually(lambda: listener.heard[-1] == publisher.acknowledged[-1])
     holds_all(place, channel, start.position, publisher)
+    heard_no_silent_hole(listener, publisher)
     assert ear.subscriber.connected
     for other in ("other", "third"):
         place.store.publish(other, encode(other))
@@ -148,6 +198,7 @@ def test_a_primary_that_hangs_is_left(place: Place, monkeypatch: pytest.MonkeyPa
     channel = "kept:room"
     (start,) = place.store.recover([(channel, None)])
     ear = place.ground.ear(place.store).listen(channel)
+    listener = place.listener(channel)
     publisher = place.publisher(channel)
     eventually(lambda: len(ear.events) > 50)
     hung = place.primary(channel)
@@ -161,7 +212,9 @@ def test_a_primary_that_hangs_is_left(place: Place, monkeypatch: pytest.MonkeyPa
     publisher.stop()
     assert publisher.slowest < AT_MOST
     eventually(lambda: newest(ear) == publisher.acknowledged[-1])
+    eventually(lambda: listener.heard[-1] == publisher.acknowledged[-1])
     holds_all(place, channel, start.position, publisher)
+    heard_no_silent_hole(listener, publisher)
 
 
 @pytest.mark.parametrize("place", ["cluster"], indirect=True)
@@ -170,44 +223,92 @@ def test_a_planned_failover_of_a_cluster_loses_nothing(place: Place) -> None:
     channel = "kept:room"
     (start,) = place.store.recover([(channel, None)])
     ear = place.ground.ear(place.store).listen(channel)
+    listener = place.listener(channel)
     publisher = place.publisher(channel)
     eventually(lambda: len(ear.events) > 50)
-    old = place.primary(channel)
-    follows = f"master_port:{old.port}\r\n".encode()
-    replica = next(
-        node for node in place.servers.nodes if follows in node.command("INFO", "replication")
-    )
+    replica = place.replica(channel)
     replica.command("CLUSTER", "FAILOVER")
     eventually(lambda: place.primary(channel) is replica, 15.0)
     acknowledged = len(publisher.acknowledged)
     eventually(lambda: len(publisher.acknowledged) > acknowledged + 100, 15.0)
     publisher.stop()
     eventually(lambda: newest(ear) == publisher.acknowledged[-1])
+    eventually(lambda: listener.heard[-1] == publisher.acknowledged[-1])
     holds_all(place, channel, start.position, publisher)
+    heard_no_silent_hole(listener, publisher)
 
 
 @pytest.mark.parametrize("place", ["sentinel"], indirect=True)
-def test_a_planned_failover_of_sentinels_is_followed_at_once(place: Place) -> None:
+def test_a_planned_failover_of_sentinels_is_followed_and_loses_nothing_in_silence(
+    place: Place,
+) -> None:
     """The old primary takes commands for seconds yet; a worker leaves it when it is announced."""
     channel = "kept:room"
+    (start,) = place.store.recover([(channel, None)])
     ear = place.ground.ear(place.store).listen(channel)
+    listener = place.listener(channel)
     publisher = place.publisher(channel)
     eventually(lambda: len(ear.events) > 50)
     old = place.primary(channel)
     place.servers.sentinels[0].command("SENTINEL", "FAILOVER", "site")
     eventually(lambda: place.primary(channel) is not old, 15.0)
     eventually(lambda: ear.reconnects, 5.0)
-    (start,) = place.store.recover([(channel, None)])
-    followed = len(publisher.acknowledged) + len(publisher.failed) + 1
+    followed = len(publisher.acknowledged)
     eventually(lambda: len(publisher.acknowledged) > followed + 100, 15.0)
     publisher.stop()
     eventually(lambda: newest(ear) == publisher.acknowledged[-1])
-    (found,) = place.store.recover([(channel, start.position)])
-    assert found.recovered
-    numbers = [event.message for event in found.events]
-    assert [n for n in numbers if n > followed] == [  # type: ignore[operator]
-        n for n in publisher.acknowledged if n > followed
-    ]
+    eventually(lambda: listener.heard[-1] == publisher.acknowledged[-1])
+    lost = holds_all(place, channel, start.position, publisher)
+    assert len(lost) < followed
+    heard_no_silent_hole(listener, publisher)
+
+
+@pytest.mark.parametrize("place", ["sentinel"], indirect=True)
+def test_what_a_replica_confirmed_survives_a_planned_failover(place: Place) -> None:
+    """The old primary is believed only while its replica follows it."""
+    channel = "kept:room"
+    place.use(f"{place.servers.url}?replicas=1")
+    (start,) = place.store.recover([(channel, None)])
+    listener = place.listener(channel)
+    publisher = place.publisher(channel)
+    eventually(lambda: len(publisher.acknowledged) > 50)
+    old = place.primary(channel)
+    place.servers.sentinels[0].command("SENTINEL", "FAILOVER", "site")
+    eventually(lambda: place.primary(channel) is not old, 15.0)
+    followed = len(publisher.acknowledged)
+    # The new primary's messages are confirmed as soon as the old one follows it.
+    eventually(lambda: len(publisher.acknowledged) > followed + 100, 20.0)
+    publisher.stop()
+    assert publisher.failed, "nobody followed the old primary when its replica had taken over"
+    assert holds_all(place, channel, start.position, publisher) == []
+    eventually(lambda: listener.heard[-1] == publisher.acknowledged[-1])
+    heard_no_silent_hole(listener, publisher)
+
+
+def test_a_message_that_no_replica_has_is_not_acknowledged(place: Place) -> None:
+    channel = "kept:room"
+    place.use(f"{place.servers.url}?replicas=1")
+    (first,) = [place.store.publish(channel, encode(1), key="a")]
+    replica = place.replica(channel)
+    replica.pause()
+    began = time.monotonic()
+    for key in ("b", "b", ""):
+        with pytest.raises(PublishError, match=r"NOREPLICAS 0 of 1 .* the message may be lost"):
+            place.store.publish(channel, encode(2), key=key)
+    assert time.monotonic() - began < 3 * AT_MOST
+    began = time.monotonic()
+    assert place.store.publish("plain", encode(1)).position is None
+    assert place.store.recover([(channel, first.position)])[0].recovered
+    assert time.monotonic() - began < 0.1, "only what has a history waits for replicas"
+    replica.resume()
+
+    def confirmed() -> bool:
+        try:
+            return place.store.publish(channel, encode(2), key="b").duplicate
+        except PublishError:
+            return False
+
+    eventually(confirmed)
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
 """What a worker sees of a store that is away: a real server killed, paused, restarted."""
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import gevent
 import pytest
@@ -12,6 +14,7 @@ from contract.store_ground import Ground, eventually
 from services import Valkey, start_valkey
 
 from gpulse.errors import PublishError, StoreError, SubscribeError
+from gpulse.historyrules import HistoryRules
 from gpulse.store import encode, open_store
 from gpulse.store.base import Receipt
 from gpulse.store.presence import Presence
@@ -185,6 +188,33 @@ def test_an_acl_user_reaches_only_its_channels(caplog: pytest.LogCaptureFixture)
         assert stranger.subscriber.connected
         ground.close()
     assert "refused a channel" in caplog.text
+
+
+def test_the_rights_that_the_docs_name_are_enough() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "topics" / "store.rst").read_text()
+    found = re.search(r"ACL SETUSER site (on >\S+ [^\n]+)", page)
+    assert found is not None
+    rules = [rule.replace("PASSWORD", "secret") for rule in found[1].split()]
+    with start_valkey() as valkey:
+        valkey.command("ACL", "SETUSER", "site", *rules)
+        url = valkey.url.replace("unix://", "unix://site:secret@")
+        ground = Ground(url)
+        store = open_store(url, "pulse", history=HistoryRules([("kept", 10, 60.0)]))
+        ear = ground.ear(store).listen("a", "kept")
+        store.publish("a", encode(1))
+        first = store.publish("kept", encode(2), key="k")
+        assert store.publish("kept", encode(2), key="k").duplicate
+        store.publish("kept", encode(3))
+        assert ear.messages(3) == [1, 2, 3]
+        assert [e.message for e in store.recover([("kept", first.position)])[0].events] == [3]
+        assert store.channels() == {"a": 1, "kept": 1}
+        assert store.join("a", "ann", "owner") == 1
+        assert store.members("a") == {"ann": 1}
+        store.ping()
+        ground.close()
+        store.close()
+    # The rest of the page's sentence, which needs sentinels, a cluster and replicas.
+    assert {"+role", "+cluster|slots", "+wait", "+info"} <= set(rules)
 
 
 def test_presence_is_restored_after_a_restart(valkey: Valkey, ground: Ground) -> None:

@@ -56,7 +56,7 @@ class Model(ClusterCommands):
         self.ranges = [[0, HALF - 1, [b"a", 1]], [HALF, 16383, [b"b", 2]]]
         self.nodes = {node: FakeLine(lambda: self.ranges, clock) for node in (A, B, C)}
 
-    def _line(self, node: Endpoint, bulk: bool) -> Any:
+    def _line(self, node: Endpoint, lane: str) -> Any:
         return self.nodes[node]
 
 

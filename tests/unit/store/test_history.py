@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gpulse.errors import StoreError, SubscribeError
 from gpulse.store.base import Recovery, recovery
-from gpulse.store.history import Counts, Position, Receivers, Subscribed, Track
+from gpulse.store.history import Counts, Head, Position, Receivers, Subscribed, Track
 from gpulse.store.message import Event, decode
 
 SIZE = 6
@@ -53,7 +53,7 @@ class Ear:
                 at, number = Position.parse(each), None
                 continue
             assert each.position is not None
-            assert Position.parse(each.position) == (at.epoch, at.offset + 1)
+            assert Position.parse(each.position).offset == at.offset + 1
             before = store.before[int(each.text)]
             assert number is None or before == number
             at, number = Position.parse(each.position), int(each.text)
@@ -67,10 +67,20 @@ class Model:
         self.size = size
         self.kept: deque[tuple[int, bytes]] = deque(maxlen=size)
         self.newest = Position("e0", 0)
+        self.earlier: tuple[Position, ...] = ()
+        self.is_taken_over = False
+        """Another server counts from the next message on."""
+        self.stranded: tuple[Position, int] | None = None
+        """The newest position and message of an old primary that the worker still hears."""
         self.number = 0
         self.last = 0
         self.before: dict[int, int] = {}
         self.known: list[tuple[Position, int | None]] = [(self.newest, None)]
+        self.copies: list[
+            tuple[Position, int, tuple[Position, ...], tuple[tuple[int, bytes], ...]]
+        ] = []
+        """What replicas may have, the latest last."""
+        self._copy()
         self.connected = True
         self.flying: deque[bytes] = deque()
         self.questions: deque[tuple[str | None, int]] = deque()
@@ -87,15 +97,24 @@ class Model:
         )
 
     def publish(self, _: int = 0) -> None:
-        self.number += 1
-        self.newest = self.newest._replace(offset=self.newest.offset + 1)
-        self.before[self.number] = self.last
-        self.last = self.number
-        self.known.append((self.newest, self.number))
-        payload = b"p%s:t%d" % (str(self.newest).encode(), self.number)
+        if self.is_taken_over:
+            self.is_taken_over = False
+            self.earlier = (self.newest, *self.earlier)[:8]
+            self.newest = self.newest._replace(epoch=f"e{self.number}x{len(self.known)}")
+        payload = self._count(self.newest, self.last)
+        self.newest, self.last = self.known[-1][0], self.number
         self.kept.append((self.number, payload))
-        if self.connected:
+        self._copy()
+        if self.connected and self.stranded is None:
             self.flying.append(payload)
+
+    def _count(self, newest: Position, before: int) -> bytes:
+        """The next message's payload."""
+        self.number += 1
+        self.before[self.number] = before
+        position = newest._replace(offset=newest.offset + 1)
+        self.known.append((position, self.number))
+        return b"p%s:t%d" % (str(position).encode(), self.number)
 
     def land(self, _: int = 0) -> None:
         """One event arrives."""
@@ -108,9 +127,10 @@ class Model:
             return
         since, question = self.questions.popleft()
         asked = None if since is None else Position.parse(since)
-        distance = self.newest.distance_from(asked) or 0
+        head = Head(self.newest, self.earlier)
+        distance = head.distance_from(asked) or 0
         payloads = [payload for _, payload in self.kept][max(len(self.kept) - distance, 0) :]
-        self.answers.append((question, recovery("c", self.newest, asked, payloads)))
+        self.answers.append((question, recovery("c", head, asked, payloads)))
 
     def answer(self, _: int = 0) -> None:
         if self.answers:
@@ -138,6 +158,7 @@ class Model:
 
     def lose(self, _: int = 0) -> None:
         self.connected = False
+        self.stranded = None
         self.flying.clear()
 
     def connect(self, _: int = 0) -> None:
@@ -150,28 +171,41 @@ class Model:
 
     def flush(self, _: int = 0) -> None:
         self.kept.clear()
+        self.earlier, self.is_taken_over = (), False
         self.newest = Position(f"e{self.number}x{len(self.known)}", 0)
         self.known.append((self.newest, None))
+        self._copy()
 
     def promote(self, number: int) -> None:
-        """A replica without the last writes takes over; nobody knows of those any more."""
-        lost = min(1 + number % 3, len(self.kept))
-        for _ in range(lost):
-            self.kept.pop()
-        self.newest = self.newest._replace(offset=self.newest.offset - lost)
-        self.last = self.kept[-1][0] if self.kept else -1
-        self.known = [
-            each
-            for each in self.known
-            if each[0].epoch != self.newest.epoch or each[0] <= self.newest
-        ]
-        for ear in self.ears:
-            if not ear.heard:
-                ear.number = None  # a message that this worker never saw it cannot compare
+        """A replica takes over, perhaps without the last writes."""
+        self._take_over(number)
         self.lose()
+
+    def split(self, number: int) -> None:
+        """A replica takes over, but the worker goes on listening to the old primary."""
+        if self.connected and self.stranded is None:
+            self.stranded = (self.newest, self.last)
+        self._take_over(number)
+
+    def strand(self, _: int = 0) -> None:
+        """The old primary publishes."""
+        if self.stranded is not None:
+            self.flying.append(self._count(*self.stranded))
+            self.stranded = (self.known[-1][0], self.number)
+
+    def _take_over(self, number: int) -> None:
+        del self.copies[max(len(self.copies) - number % 3, 1) :]
+        self.newest, self.last, self.earlier, kept = self.copies[-1]
+        self.kept = deque(kept, self.size)
+        self.is_taken_over = True
+
+    def _copy(self) -> None:
+        self.copies.append((self.newest, self.last, self.earlier, tuple(self.kept)))
 
     def settle(self) -> None:
         """The connection is back, the store answers, all arrives."""
+        if self.stranded is not None:
+            self.lose()
         self.connect()
         self.tell()
         for _ in range(2):
@@ -216,9 +250,62 @@ def test_every_receiver_gets_the_exact_sequence_or_a_gap(found: list[tuple[str, 
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
-@given(steps(*USUAL, *USUAL, "lose", "connect", "tell", "promote"))
+@given(steps(*USUAL, *USUAL, *RARE, "promote", "split", "strand", "strand"))
 def test_a_replica_that_lacks_the_last_writes_is_noticed(found: list[tuple[str, int]]) -> None:
-    run(Model(size=200), found)
+    run(Model(), found)
+
+
+def test_a_replica_that_has_all_is_no_gap() -> None:
+    model, ear = opened(size=20)
+    for _ in range(12):
+        model.publish()
+        model.promote(0)
+        model.connect()
+        model.tell()
+        model.ask()
+        model.answer()
+    model.settle()
+    assert [int(text) for text in ear.messages] == list(range(1, model.number + 1))
+    ear.check(model)
+    forgotten, known = model.add(2), model.add(8)  # epochs of which the first is too long ago
+    model.settle()
+    assert forgotten.answers == [Subscribed(str(model.known[-3][0]), False, 0)]
+    known.check(model)
+    assert [int(text) for text in known.messages] == list(range(9, model.number + 1))
+
+
+def test_who_comes_while_the_worker_listens_to_an_old_primary_is_told() -> None:
+    model, ear = opened(size=20, published=3)
+    model.split(0)
+    model.strand()
+    model.land()
+    comer = model.add(2)
+    model.ask()
+    model.answer()
+    assert comer.messages == ["3", "e0-4"]
+    model.strand()
+    model.land()
+    assert (ear.messages, comer.messages) == (["4", "5"], ["3", "e0-4", "5"])
+    model.settle()
+    assert model.counts.gaps == 3  # the new primary knows nothing of two messages
+    ear.check(model)
+
+
+def test_an_answer_that_tells_of_a_new_epoch_is_no_gap_for_the_others() -> None:
+    model, ear = opened(size=20, published=3)
+    model.lose()
+    model.publish()
+    model.promote(0)
+    model.publish()
+    model.publish()
+    comer = model.add(len(model.known) - 2)  # it was at another worker, and knows message 5
+    model.ask()
+    model.answer()
+    assert comer.answers == [Subscribed(str(model.newest), True, 1)]
+    model.ask()
+    model.answer()
+    assert (ear.messages, comer.messages) == (["4", "5", "6"], ["6"])
+    assert model.counts.gaps == 0
 
 
 def test_long_random_lives_end_in_order() -> None:
@@ -226,7 +313,7 @@ def test_long_random_lives_end_in_order() -> None:
     for _ in range(60):
         model = Model(size=chance.choice((1, 3, 50)))
         for _ in range(400):
-            name = chance.choice(USUAL * 4 + RARE)
+            name = chance.choice(USUAL * 4 + RARE + ("promote", "split", "strand", "strand"))
             getattr(model, name)(chance.randrange(1000))
         run(model, [])
 
@@ -402,12 +489,27 @@ def test_what_is_no_position_is_refused(text: str) -> None:
 
 
 def test_distances() -> None:
-    at = Position("a", 5)
-    assert at.distance_from(Position("a", 2)) == 3
-    assert at.distance_from(at) == 0
-    assert at.distance_from(Position("a", 6)) is None
-    assert at.distance_from(Position("b", 2)) is None
-    assert at.distance_from(None) is None
+    head = Head(Position("c", 9), (Position("b", 5), Position("a", 2)))
+    for since, distance in (
+        (Position("c", 9), 0),
+        (Position("c", 6), 3),
+        (Position("c", 10), None),
+        (Position("b", 5), 4),
+        (Position("b", 6), None),
+        (Position("a", 2), 7),
+        (Position("a", 0), 9),
+        (Position("a", 3), None),
+        (Position("d", 1), None),
+        (None, None),
+    ):
+        assert head.distance_from(since) == distance
+    assert [str(head.at(offset)) for offset in (1, 2, 3, 5, 6)] == [
+        "a-1",
+        "a-2",
+        "b-3",
+        "b-5",
+        "c-6",
+    ]
 
 
 def payloads(*offsets: int) -> list[bytes]:
@@ -431,14 +533,14 @@ def test_a_recovery_is_complete_or_says_so(
     since: str | None, kept: tuple[int, ...], recovered: bool, heard: list[int]
 ) -> None:
     asked = None if since is None else Position.parse(since)
-    found = recovery("c", Position("e", 5), asked, payloads(*kept))
+    found = recovery("c", Head(Position("e", 5)), asked, payloads(*kept))
     assert (found.position, found.recovered) == ("e-5", recovered)
     assert [int(event.text) for event in found.events] == heard
 
 
 def test_a_foreign_entry_ends_what_is_known() -> None:
     kept = [*payloads(3), b"rubbish", *payloads(5)]
-    found = recovery("c", Position("e", 5), Position("e", 2), kept)
+    found = recovery("c", Head(Position("e", 5)), Position("e", 2), kept)
     assert (found.recovered, [event.text for event in found.events]) == (False, ["5"])
 
 

@@ -63,6 +63,11 @@ from gpulse.storeurl import StoreURL, parse, redact
             StoreURL("redis+cluster", password="pw", nodes=(("a", 1), ("b", 6379))),
         ),
         (
+            "redis+cluster://a/?replicas=2",
+            StoreURL("redis+cluster", nodes=(("a", 6379),), replicas=2),
+        ),
+        ("unix:///s?db=1&replicas=1", StoreURL("unix", path="/s", db=1, replicas=1)),
+        (
             "rediss+cluster://a/?ssl_ca_certs=/ca.pem",
             StoreURL(
                 "rediss+cluster",
@@ -114,7 +119,10 @@ def test_a_url_is_read(url: str, expected: StoreURL) -> None:
         ("redis+sentinel://a:x,b/s", "port"),
         ("redis+sentinel://" + ",".join(f"h{n}" for n in range(51)) + "/s", "more than 50 hosts"),
         ("redis+cluster://a:1/0", "database 0 only"),
-        ("redis+cluster://a:1?db=0", "query must be empty"),
+        ("redis+cluster://a:1?db=0", "may hold replicas and nothing else"),
+        ("redis://h?replicas=10", "replicas is not a number from 0 to 9"),
+        ("redis://h?replicas=", "replicas is not"),
+        ("memory://?replicas=1", "takes nothing"),
         ("redis+cluster://[::1", "IPv6"),
         ("redis+cluster://", "a host is missing"),
         ("redis+proxy://a", "scheme is none of"),
