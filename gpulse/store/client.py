@@ -37,11 +37,11 @@ from gpulse.store.base import (
 )
 from gpulse.store.cluster import ClusterCommands
 from gpulse.store.commands import Command, Commands, Script, ServerCommands, Word, call
-from gpulse.store.history import Head, Position
 from gpulse.store.link import AwayError
 from gpulse.store.message import Event
 from gpulse.store.names import Names, pair, unpair
 from gpulse.store.pipeline import BusyError
+from gpulse.store.position import Head, Position
 from gpulse.storeurl import StoreURL
 
 PAGE = 500

@@ -19,9 +19,11 @@ from gpulse.errors import SubscribeError, SubscribeTimeoutError
 from gpulse.store.base import Store, Subscriber, check_channel
 from gpulse.store.circuit import Circuit
 from gpulse.store.historian import Historian
-from gpulse.store.history import Counts, Done, Position, Receiver, Receivers, Subscribed, Track
+from gpulse.store.history import Track
 from gpulse.store.message import Event
+from gpulse.store.position import Position
 from gpulse.store.quiet import Quiet
+from gpulse.store.receivers import Counts, Done, Receiver, Receivers, Subscribed
 
 __all__ = ["Done", "Fanout", "Receiver", "Subscribed"]
 

@@ -1,10 +1,4 @@
-"""Positions, and what a worker makes of a channel's history: no message lost, none twice.  Pure.
-
-A *position* is an epoch and an offset.  The offsets of a channel's messages are 1, 2, 3 ...; a new
-epoch says that somebody else counts.  Either the count had to start anew, so that nothing is known
-of what lies between it and the one before; or another server took over a copy and counts on from
-where that ends, and then the :class:`Head` says up to which offset the epoch before holds.  What
-that one counted beyond it nobody has any more, and its positions are refused.
+"""What a worker makes of a channel's history: no message lost, none twice.  Pure.
 
 :class:`Track` follows one channel in one worker.  Three things have to fit together: the events
 that arrive live, in order but with holes where the connection was lost; what the store says of the
@@ -23,11 +17,12 @@ to some position.  The rules:
   ours.
 """
 
-import re
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from gpulse.errors import StoreError, SubscribeError
+from gpulse.store.position import Head, Position
+from gpulse.store.receivers import Counts, Done, Receiver, Receivers, Subscribed
 
 if TYPE_CHECKING:
     from gpulse.store.base import Recovery
@@ -35,154 +30,6 @@ if TYPE_CHECKING:
 
 SLACK = 1000
 """Live events held beyond the size of the history while the store is asked."""
-
-_POSITION = re.compile(r"([a-z0-9]{1,16})-(0|[1-9][0-9]{0,18})")
-
-
-class Position(NamedTuple):
-    """A place in a channel's history."""
-
-    epoch: str
-    """1 to 16 of a-z and 0-9."""
-    offset: int
-    """0 before the first message."""
-
-    def __str__(self) -> str:
-        return f"{self.epoch}-{self.offset}"
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read ``EPOCH-OFFSET``.
-
-        :raises ValueError: it is not that.
-        """
-        found = _POSITION.fullmatch(text)
-        if found is None:
-            raise ValueError(f"{text!r:.60} is not a position (EPOCH-OFFSET)")
-        return cls(found[1], int(found[2]))
-
-
-class Head(NamedTuple):
-    """How far a channel's history goes, and what it came from."""
-
-    newest: Position
-    """Of the newest message."""
-    earlier: tuple[Position, ...] = ()
-    """The last position of each epoch that this one continues, the latest first."""
-
-    def distance_from(self, since: Position | None) -> int | None:
-        """How many messages came after ``since``; None if that cannot be known."""
-        if since is None:
-            return None
-        for last in (self.newest, *self.earlier):
-            if last.epoch == since.epoch:
-                return None if since.offset > last.offset else self.newest.offset - since.offset
-        return None
-
-    def at(self, offset: int) -> Position:
-        """The position of the message with this offset, if its epoch is not forgotten."""
-        epoch = self.newest.epoch
-        for last in self.earlier:
-            if offset > last.offset:
-                break
-            epoch = last.epoch
-        return Position(epoch, offset)
-
-
-class Subscribed(NamedTuple):
-    """What a receiver learns when it was added to a channel."""
-
-    position: str | None
-    """Of the channel's newest message; None: it has no history."""
-    recovered: bool | None
-    """Whether it gets all that it missed; None: it has not said what it knows, or nothing is
-    kept."""
-    missed: int
-    """Events of the past that it gets now."""
-
-
-Done = Callable[[Subscribed | SubscribeError], None]
-
-
-class Receiver(Protocol):
-    """What listens to channels: a WebSocket session, an event stream.  Hashable by identity."""
-
-    def deliver(self, event: "Event") -> None:
-        """Take one event; on the hub's thread, without blocking."""
-
-    def gap(self, channel: str, position: str | None) -> None:
-        """Messages of the channel were lost; it goes on behind ``position``."""
-
-
-class Counts:
-    """What all tracks of a worker count."""
-
-    __slots__ = ("duplicates", "gaps", "missed", "recovered")
-
-    def __init__(self) -> None:
-        self.duplicates = 0
-        """Events that had come before."""
-        self.gaps = 0
-        """Receivers told of a gap."""
-        self.missed = 0
-        """Events of the past handed to receivers."""
-        self.recovered = 0
-        """Holes of this worker that the history filled."""
-
-
-class Receivers:
-    """Those that get each event of a channel."""
-
-    __slots__ = ("_all", "_fixed")
-
-    def __init__(self) -> None:
-        self._all: dict[Receiver, None] = {}
-        self._fixed: tuple[Receiver, ...] | None = None  # as long as nobody comes or goes
-
-    def __contains__(self, receiver: object) -> bool:
-        return receiver in self._all
-
-    def __bool__(self) -> bool:
-        return bool(self._all)
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-    def __iter__(self) -> Iterator[Receiver]:
-        return iter(tuple(self._all))
-
-    def add(self, receiver: Receiver) -> None:
-        self._all[receiver] = None
-        self._fixed = None
-
-    def discard(self, receiver: Receiver) -> bool:
-        """True if it was there."""
-        if receiver not in self._all:
-            return False
-        del self._all[receiver]
-        self._fixed = None
-        return True
-
-    def hand_out(self, event: "Event", failed: Callable[[Receiver], None]) -> int:
-        """Deliver to all; how many took it.
-
-        A receiver that raises is told to ``failed``; one that another one's delivery takes away
-        gets nothing more.
-        """
-        fixed = self._fixed
-        if fixed is None:
-            fixed = self._fixed = tuple(self._all)
-        count = len(fixed)
-        for receiver in fixed:
-            if self._fixed is not fixed and receiver not in self._all:
-                count -= 1
-                continue
-            try:
-                receiver.deliver(event)
-            except Exception:
-                count -= 1
-                failed(receiver)
-        return count
 
 
 class _Waiting:

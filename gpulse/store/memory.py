@@ -37,8 +37,8 @@ from gpulse.store.base import (
     new_epoch,
     recovery,
 )
-from gpulse.store.history import Head, Position
 from gpulse.store.message import Event, decode
+from gpulse.store.position import Head, Position
 
 MAX_OUTBOX = 100_000
 """Deliveries that may wait for the hub; beyond that ``publish`` and ``join`` are refused."""

@@ -21,7 +21,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from gpulse.store.history import Position
+from gpulse.store.position import Position
 
 MAX_PAYLOAD = 4 * 1024 * 1024
 """The longest payload in bytes, the kind byte included.  A publish of more is refused, and what a

@@ -28,8 +28,8 @@ from gpulse.errors import StoreError
 from gpulse.http.exchange import Exchange
 from gpulse.http.upgrade import Upgrade
 from gpulse.store.base import check_channel
-from gpulse.store.history import Position
 from gpulse.store.message import Event, encode
+from gpulse.store.position import Position
 from gpulse.websocket.closecodes import BAD_REQUEST
 from gpulse.websocket.consumer import WebSocketConsumer, text
 from gpulse.websocket.eventstream import EventStreamSession

@@ -15,8 +15,8 @@ from gpulse.store import MemoryStore, Store, open_store
 from gpulse.store.base import Subscriber
 from gpulse.store.fanout import Fanout
 from gpulse.store.historian import Historian
-from gpulse.store.history import Subscribed
 from gpulse.store.message import Event
+from gpulse.store.receivers import Subscribed
 
 DEADLINE = 10.0
 

@@ -15,7 +15,7 @@ from gpulse.historyrules import HistoryRules, parse_history
 from gpulse.store import MemoryStore, Store, encode, open_store
 from gpulse.store.base import Recovery
 from gpulse.store.fanout import Fanout, Subscribed
-from gpulse.store.history import Position
+from gpulse.store.position import Position
 
 RULES = HistoryRules(parse_history("kept:*=5/60 brief:*=50/1 long:*=1000/60"))
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import gevent
 import pytest
-from contract.store_ground import Ear, Ground, Listener, eventually, open_fanout
+from contract.store_ground import Ground, Listener, eventually, open_fanout
 from services import Cluster, Sentinels, Valkey, start_cluster, start_sentinels
 
 from gpulse.errors import PublishError, StoreError
@@ -23,6 +23,7 @@ from gpulse.store.fanout import Fanout
 from gpulse.store.names import Names
 from gpulse.store.slots import key_slot
 
+ROOM = "kept:room"
 RULES = HistoryRules([("kept:*", 10_000, 300.0)])
 AT_MOST = 0.6
 """Seconds for a failed publish: a quarter to find out, and this machine is busy."""
@@ -85,6 +86,12 @@ class Place:
         return next(
             node for node in self.servers.nodes if follows in node.command("INFO", "replication")
         )
+
+    def fail_over(self) -> None:
+        """Have the sentinels replace a primary that is well."""
+        old = self.servers.primary
+        self.servers.sentinels[0].command("SENTINEL", "FAILOVER", "site")
+        eventually(lambda: self.servers.primary is not old, 15.0)
 
     def use(self, url: str) -> None:
         """Go on with a store of this URL."""
@@ -162,32 +169,50 @@ def heard_no_silent_hole(listener: Listener, publisher: Publisher) -> None:
         last = each
 
 
-def newest(events: Ear) -> object:
-    return events.events[-1].message if events.events else -1
+class Traffic:
+    """A publisher at work on a channel, and those that hear it: a plain subscriber and a receiver
+    of a worker's."""
+
+    def __init__(self, place: Place, *others: str) -> None:
+        self.place = place
+        (start,) = place.store.recover([(ROOM, None)])
+        self._start = start.position
+        self.ear = place.ground.ear(place.store).listen(ROOM, *others)
+        self._listener = place.listener(ROOM)
+        self.publisher = place.publisher(ROOM)
+        self.goes_on()
+
+    def goes_on(self) -> None:
+        """More is published and heard."""
+        heard, acknowledged = len(self.ear.events), len(self.publisher.acknowledged)
+        eventually(lambda: len(self.ear.events) > heard + 50, 20.0)
+        eventually(lambda: len(self.publisher.acknowledged) > acknowledged + 50, 20.0)
+
+    def end(self) -> list[int]:
+        """Stop, and check what was heard and what is kept.
+
+        :returns: the acknowledged messages that were lost.
+        """
+        self.publisher.stop()
+        last = self.publisher.acknowledged[-1]
+        eventually(lambda: self.ear.events[-1].message == self._listener.heard[-1] == last)
+        heard_no_silent_hole(self._listener, self.publisher)
+        return holds_all(self.place, ROOM, self._start, self.publisher)
 
 
 def test_a_primary_dies_in_mid_traffic(place: Place) -> None:
-    channel = "kept:room"
-    (start,) = place.store.recover([(channel, None)])
-    ear = place.ground.ear(place.store).listen(channel, "other", "third")
-    listener = place.listener(channel)
-    publisher = place.publisher(channel)
-    eventually(lambda: len(ear.events) > 50)
-    place.primary(channel).kill()
-    eventually(lambda: publisher.failed, 5.0)
-    heard = len(ear.events)
-    eventually(lambda: channel in ear.missed or "*" in ear.missed, 20.0)
-    eventually(lambda: len(ear.events) > heard + 50, 20.0)
-    publisher.stop()
-    assert publisher.slowest < AT_MOST
-    eventually(lambda: newest(ear) == publisher.acknowledged[-1])
-    eventually(lambda: listener.heard[-1] == publisher.acknowledged[-1])
-    holds_all(place, channel, start.position, publisher)
-    heard_no_silent_hole(listener, publisher)
+    traffic = Traffic(place, "other", "third")
+    ear = traffic.ear
+    place.primary(ROOM).kill()
+    eventually(lambda: traffic.publisher.failed, 5.0)
+    eventually(lambda: ROOM in ear.missed or "*" in ear.missed, 20.0)
+    traffic.goes_on()
+    traffic.end()
+    assert traffic.publisher.slowest < AT_MOST
     assert ear.subscriber.connected
     for other in ("other", "third"):
         place.store.publish(other, encode(other))
-    eventually(lambda: {event.channel for event in ear.events} == {channel, "other", "third"})
+    eventually(lambda: {event.channel for event in ear.events} == {ROOM, "other", "third"})
     assert None not in [place.store.join("room", "ann", "owner")]
     assert place.store.members("room") == {"ann": 1}
 
@@ -195,47 +220,27 @@ def test_a_primary_dies_in_mid_traffic(place: Place) -> None:
 def test_a_primary_that_hangs_is_left(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpulse.store.feed.PROBE", 0.5)
     monkeypatch.setattr("gpulse.store.shards.LOOK", 0.5)
-    channel = "kept:room"
-    (start,) = place.store.recover([(channel, None)])
-    ear = place.ground.ear(place.store).listen(channel)
-    listener = place.listener(channel)
-    publisher = place.publisher(channel)
-    eventually(lambda: len(ear.events) > 50)
-    hung = place.primary(channel)
+    traffic = Traffic(place)
+    hung = place.primary(ROOM)
     hung.pause()
-    eventually(lambda: publisher.failed, 5.0)
-    heard = len(ear.events)
-    eventually(lambda: len(ear.events) > heard + 50, 20.0)
+    eventually(lambda: traffic.publisher.failed, 5.0)
+    traffic.goes_on()
     # It comes back, thinks for a moment that it is the primary still, and is told otherwise.
     hung.resume()
     gevent.sleep(1.0)
-    publisher.stop()
-    assert publisher.slowest < AT_MOST
-    eventually(lambda: newest(ear) == publisher.acknowledged[-1])
-    eventually(lambda: listener.heard[-1] == publisher.acknowledged[-1])
-    holds_all(place, channel, start.position, publisher)
-    heard_no_silent_hole(listener, publisher)
+    traffic.end()
+    assert traffic.publisher.slowest < AT_MOST
 
 
 @pytest.mark.parametrize("place", ["cluster"], indirect=True)
 def test_a_planned_failover_of_a_cluster_loses_nothing(place: Place) -> None:
     """The old primary hands over when its replica has everything, and lives on as a replica."""
-    channel = "kept:room"
-    (start,) = place.store.recover([(channel, None)])
-    ear = place.ground.ear(place.store).listen(channel)
-    listener = place.listener(channel)
-    publisher = place.publisher(channel)
-    eventually(lambda: len(ear.events) > 50)
-    replica = place.replica(channel)
+    traffic = Traffic(place)
+    replica = place.replica(ROOM)
     replica.command("CLUSTER", "FAILOVER")
-    eventually(lambda: place.primary(channel) is replica, 15.0)
-    acknowledged = len(publisher.acknowledged)
-    eventually(lambda: len(publisher.acknowledged) > acknowledged + 100, 15.0)
-    publisher.stop()
-    eventually(lambda: newest(ear) == publisher.acknowledged[-1])
-    eventually(lambda: listener.heard[-1] == publisher.acknowledged[-1])
-    holds_all(place, channel, start.position, publisher)
-    heard_no_silent_hole(listener, publisher)
+    eventually(lambda: place.primary(ROOM) is replica, 15.0)
+    traffic.goes_on()
+    assert traffic.end() == []
 
 
 @pytest.mark.parametrize("place", ["sentinel"], indirect=True)
@@ -243,68 +248,44 @@ def test_a_planned_failover_of_sentinels_is_followed_and_loses_nothing_in_silenc
     place: Place,
 ) -> None:
     """The old primary takes commands for seconds yet; a worker leaves it when it is announced."""
-    channel = "kept:room"
-    (start,) = place.store.recover([(channel, None)])
-    ear = place.ground.ear(place.store).listen(channel)
-    listener = place.listener(channel)
-    publisher = place.publisher(channel)
-    eventually(lambda: len(ear.events) > 50)
-    old = place.primary(channel)
-    place.servers.sentinels[0].command("SENTINEL", "FAILOVER", "site")
-    eventually(lambda: place.primary(channel) is not old, 15.0)
-    eventually(lambda: ear.reconnects, 5.0)
-    followed = len(publisher.acknowledged)
-    eventually(lambda: len(publisher.acknowledged) > followed + 100, 15.0)
-    publisher.stop()
-    eventually(lambda: newest(ear) == publisher.acknowledged[-1])
-    eventually(lambda: listener.heard[-1] == publisher.acknowledged[-1])
-    lost = holds_all(place, channel, start.position, publisher)
-    assert len(lost) < followed
-    heard_no_silent_hole(listener, publisher)
+    traffic = Traffic(place)
+    place.fail_over()
+    eventually(lambda: traffic.ear.reconnects, 5.0)
+    traffic.goes_on()
+    traffic.end()
 
 
 @pytest.mark.parametrize("place", ["sentinel"], indirect=True)
 def test_what_a_replica_confirmed_survives_a_planned_failover(place: Place) -> None:
     """The old primary is believed only while its replica follows it."""
-    channel = "kept:room"
     place.use(f"{place.servers.url}?replicas=1")
-    (start,) = place.store.recover([(channel, None)])
-    listener = place.listener(channel)
-    publisher = place.publisher(channel)
-    eventually(lambda: len(publisher.acknowledged) > 50)
-    old = place.primary(channel)
-    place.servers.sentinels[0].command("SENTINEL", "FAILOVER", "site")
-    eventually(lambda: place.primary(channel) is not old, 15.0)
-    followed = len(publisher.acknowledged)
+    traffic = Traffic(place)
+    place.fail_over()
     # The new primary's messages are confirmed as soon as the old one follows it.
-    eventually(lambda: len(publisher.acknowledged) > followed + 100, 20.0)
-    publisher.stop()
-    assert publisher.failed, "nobody followed the old primary when its replica had taken over"
-    assert holds_all(place, channel, start.position, publisher) == []
-    eventually(lambda: listener.heard[-1] == publisher.acknowledged[-1])
-    heard_no_silent_hole(listener, publisher)
+    traffic.goes_on()
+    assert traffic.end() == []
+    assert traffic.publisher.failed, "nobody follows the old primary when its replica took over"
 
 
 def test_a_message_that_no_replica_has_is_not_acknowledged(place: Place) -> None:
-    channel = "kept:room"
     place.use(f"{place.servers.url}?replicas=1")
-    (first,) = [place.store.publish(channel, encode(1), key="a")]
-    replica = place.replica(channel)
+    first = place.store.publish(ROOM, encode(1), key="a")
+    replica = place.replica(ROOM)
     replica.pause()
     began = time.monotonic()
     for key in ("b", "b", ""):
         with pytest.raises(PublishError, match=r"NOREPLICAS 0 of 1 .* the message may be lost"):
-            place.store.publish(channel, encode(2), key=key)
+            place.store.publish(ROOM, encode(2), key=key)
     assert time.monotonic() - began < 3 * AT_MOST
     began = time.monotonic()
     assert place.store.publish("plain", encode(1)).position is None
-    assert place.store.recover([(channel, first.position)])[0].recovered
+    assert place.store.recover([(ROOM, first.position)])[0].recovered
     assert time.monotonic() - began < 0.1, "only what has a history waits for replicas"
     replica.resume()
 
     def confirmed() -> bool:
         try:
-            return place.store.publish(channel, encode(2), key="b").duplicate
+            return place.store.publish(ROOM, encode(2), key="b").duplicate
         except PublishError:
             return False
 
@@ -338,7 +319,7 @@ def test_a_slot_moves_while_it_is_listened_to(shared_cluster: Cluster, cluster: 
         eventually(lambda heard=heard: len(ear.events) > heard + 20)
     publisher.stop()
     assert publisher.failed == [], "a move is no outage"
-    eventually(lambda: newest(ear) == publisher.acknowledged[-1])
+    eventually(lambda: ear.events[-1].message == publisher.acknowledged[-1])
     (found,) = cluster.store.recover([(channel, start.position)])
     assert found.recovered
     assert [event.message for event in found.events] == publisher.acknowledged

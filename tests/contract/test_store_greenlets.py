@@ -15,7 +15,7 @@ import sys, time, gevent
 from gpulse.store import encode, open_store
 from gpulse.store.fanout import Fanout
 from gpulse.store.historian import Historian
-from gpulse.store.history import Subscribed
+from gpulse.store.receivers import Subscribed
 from gpulse.store.presence import Presence
 
 store = open_store(sys.argv[1], "patched")

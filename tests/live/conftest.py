@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 from master_process import MasterProcess
-from pulse import Pulse
+from pulse import Pulse, start_chat
+from services import start_valkey
 
 MODES = {"greenlet": ["--greenlet", "50"], "thread": ["--thread-workers", "5"]}
 
@@ -25,6 +26,32 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Pulse]]:
     yield start_pulse
     for pulse in started:
         pulse.close()
+
+
+@pytest.fixture
+def chat(tmp_path: Path) -> Iterator[Callable[..., Pulse]]:
+    """Start the chat example, which has users, with its own database."""
+    started: list[Pulse] = []
+
+    def start_with(*options: str) -> Pulse:
+        started.append(start_chat(tmp_path, *options))
+        return started[-1]
+
+    yield start_with
+    for pulse in started:
+        pulse.close()
+
+
+@pytest.fixture(params=["embedded", "redis"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[str]]:
+    """The options of one data store."""
+    if request.param == "embedded":
+        yield []
+        return
+    directory = tmp_path / "valkey"
+    directory.mkdir()
+    with start_valkey(directory, port=True) as server:
+        yield ["--data-store", server.url]
 
 
 @pytest.fixture(params=MODES)

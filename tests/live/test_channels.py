@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 import redis
-from pulse import Pulse, start_chat, until
+from pulse import Pulse, until
 from services import start_valkey
 from test_websockets import sockets_on_both_workers
 from websockets.exceptions import ConnectionClosed
@@ -294,20 +294,6 @@ def test_an_event_stream_recovers_by_its_last_event_id(start, mode):
 
 
 # -- accounts
-
-
-@pytest.fixture
-def chat(tmp_path):
-    """Start the chat example, which has users, with its own database."""
-    started = []
-
-    def start_with(*options):
-        started.append(start_chat(tmp_path, *options))
-        return started[-1]
-
-    yield start_with
-    for pulse in started:
-        pulse.close()
 
 
 class Browser:

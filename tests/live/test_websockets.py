@@ -9,8 +9,7 @@ import socket
 import time
 
 import pytest
-from pulse import Pulse, start_chat, until
-from services import start_valkey
+from pulse import Pulse, until
 from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -64,15 +63,8 @@ def sockets_on_both_workers(pulse: Pulse, path: str, **options):
     raise AssertionError(f"200 sockets, all on worker {list(clients)}")
 
 
-@pytest.mark.parametrize("store", ["embedded", "redis"])
-def test_messages_travel_between_workers(start, mode, store, tmp_path):
-    options = []
-    if store == "redis":
-        directory = tmp_path / "valkey"
-        directory.mkdir()
-        server = start_valkey(directory, port=True)
-        options = ["--data-store", server.url]
-    pulse = start(*mode, "-w", "2", *options).ready()
+def test_messages_travel_between_workers(start, mode, store):
+    pulse = start(*mode, "-w", "2", *store).ready()
     one, two = sockets_on_both_workers(pulse, "/room/lobby")
     greetings = [json.loads(client.recv(timeout=20))["pid"] for client in (one, two)]
     assert len(set(greetings)) == 2
@@ -86,22 +78,6 @@ def test_messages_travel_between_workers(start, mode, store, tmp_path):
     one.close()
     two.close()
     assert pulse.stop() == 0
-    if store == "redis":
-        server.stop()
-
-
-@pytest.fixture
-def chat(tmp_path):
-    """Start the chat example with its own database."""
-    started = []
-
-    def start_with(*options):
-        started.append(start_chat(tmp_path, *options))
-        return started[-1]
-
-    yield start_with
-    for pulse in started:
-        pulse.close()
 
 
 def frame(client, **expected):
@@ -121,15 +97,8 @@ def name_of(client):
     return frame(client, channel="webchat", message=text)["user"]
 
 
-@pytest.mark.parametrize("store", ["embedded", "redis"])
-def test_the_chat_goes_round_between_workers(chat, mode, store, tmp_path):
-    options = []
-    if store == "redis":
-        directory = tmp_path / "valkey"
-        directory.mkdir()
-        server = start_valkey(directory, port=True)
-        options = ["--data-store", server.url]
-    pulse = chat(*mode, "-w", "2", *options)
+def test_the_chat_goes_round_between_workers(chat, mode, store):
+    pulse = chat(*mode, "-w", "2", *store)
     one, two = sockets_on_both_workers(pulse, "/message")
     first, _ = name_of(one), name_of(two)
     assert re.fullmatch("an_[a-z]{6}", first)
@@ -152,8 +121,6 @@ def test_the_chat_goes_round_between_workers(chat, mode, store, tmp_path):
     frame(two, channel="chatuser", message="gone", user=first)
     two.close()
     assert pulse.stop() == 0
-    if store == "redis":
-        server.stop()
 
 
 def test_a_crashed_worker_leaves_no_ghost(chat, mode):

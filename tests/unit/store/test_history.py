@@ -2,7 +2,6 @@
 
 import random
 from collections import deque
-from collections.abc import Callable
 
 import pytest
 from hypothesis import example, given, settings
@@ -10,8 +9,10 @@ from hypothesis import strategies as st
 
 from gpulse.errors import StoreError, SubscribeError
 from gpulse.store.base import Recovery, recovery
-from gpulse.store.history import Counts, Head, Position, Receivers, Subscribed, Track
+from gpulse.store.history import Track
 from gpulse.store.message import Event, decode
+from gpulse.store.position import Head, Position
+from gpulse.store.receivers import Counts, Subscribed
 
 SIZE = 6
 
@@ -475,43 +476,6 @@ def test_closing_hands_back_those_that_wait() -> None:
     assert not model.track
 
 
-@pytest.mark.parametrize("text", ["abc-0", "a1b2-17", "z-9999999999999999999"])
-def test_a_position_is_written_as_it_is_read(text: str) -> None:
-    assert str(Position.parse(text)) == text
-
-
-@pytest.mark.parametrize(
-    "text", ["", "-1", "a", "a-", "a--1", "a-01", "A-1", "a-1 ", "a-1\n", "x" * 17 + "-1", "a-٣"]
-)
-def test_what_is_no_position_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="position"):
-        Position.parse(text)
-
-
-def test_distances() -> None:
-    head = Head(Position("c", 9), (Position("b", 5), Position("a", 2)))
-    for since, distance in (
-        (Position("c", 9), 0),
-        (Position("c", 6), 3),
-        (Position("c", 10), None),
-        (Position("b", 5), 4),
-        (Position("b", 6), None),
-        (Position("a", 2), 7),
-        (Position("a", 0), 9),
-        (Position("a", 3), None),
-        (Position("d", 1), None),
-        (None, None),
-    ):
-        assert head.distance_from(since) == distance
-    assert [str(head.at(offset)) for offset in (1, 2, 3, 5, 6)] == [
-        "a-1",
-        "a-2",
-        "b-3",
-        "b-5",
-        "c-6",
-    ]
-
-
 def payloads(*offsets: int) -> list[bytes]:
     return [b"pe-%d:t%d" % (offset, offset) for offset in offsets]
 
@@ -542,35 +506,3 @@ def test_a_foreign_entry_ends_what_is_known() -> None:
     kept = [*payloads(3), b"rubbish", *payloads(5)]
     found = recovery("c", Head(Position("e", 5)), Position("e", 2), kept)
     assert (found.recovered, [event.text for event in found.events]) == (False, ["5"])
-
-
-class Calls:
-    """A receiver that calls."""
-
-    def __init__(self, call: Callable[[], object] = int) -> None:
-        self.count = 0
-        self._call = call
-
-    def deliver(self, event: Event) -> None:
-        self.count += 1
-        self._call()
-
-    def gap(self, channel: str, position: str | None) -> None:
-        raise AssertionError("there is no gap")
-
-
-def test_who_leaves_or_comes_during_a_delivery_gets_nothing_of_it() -> None:
-    receivers = Receivers()
-    victim, comer = Calls(), Calls()
-
-    def change() -> None:
-        receivers.discard(victim)
-        receivers.add(comer)
-
-    first, last = Calls(change), Calls()
-    for each in (first, victim, last):
-        receivers.add(each)
-    event, failed = Event("c", "t", b"x"), list[object]()
-    assert receivers.hand_out(event, failed.append) == 2
-    assert [each.count for each in (first, victim, last, comer)] == [1, 0, 1, 0]
-    assert receivers.hand_out(event, failed.append) == 3
