@@ -58,9 +58,9 @@ def presence(channel: str) -> list[str]:
 
 
 def roster(channel: str) -> dict[str, int]:
-    """The members present in ``channel`` now, each with its number of sockets.
+    """The members present in ``channel`` now, each with its number of open connections.
 
-    A worker counts several sockets of one member once.
+    The numbers are exact within about a tenth of a second.
 
     :raises StoreError: the store did not answer.
     """

@@ -17,13 +17,15 @@ messages.  Publishing one stores it and hands it out in one atomic step, which a
 whenever the count had to start anew (the store restarted, or the channel was idle for very long).
 ``recover`` gives exactly what came after a position, or says that it cannot.
 
-**Presence.**  An *owner* is one life of one worker; it holds *members* of *keys*, each a number of
-times.  A member's total is the sum over all owners.  Each call is one atomic step of the store: the
-change of the count and the message that tells of it (``hello``, ``will``, ``farewell``) are seen
-together or not at all.  An owner that stops renewing its lease is released by any worker's
-``sweep``: so a killed worker leaves no ghost.  Time here is the store's own clock, for the clocks
-of two machines do not agree.  The counts live in the store's memory: after a restart they are gone,
-and ``renew`` tells its caller how many it still has (see :mod:`gpulse.store.presence`).
+**Presence.**  An *owner* is one life of one worker; it holds *members* of *keys*, each with a count
+of connections.  A member's total is the sum over all owners.  Owners say what their counts are, not
+by how much they change, so a call that is repeated harms nothing.  Each call is one atomic step of
+the store: the change of the count and the message that tells of it (``hello``, ``will``,
+``farewell``) are seen together or not at all.  An owner that stops renewing its lease is released
+by any worker's ``sweep``: so a killed worker leaves no ghost.  Time here is the store's own clock,
+for the clocks of two machines do not agree.  The counts live in the store's memory: after a restart
+they are gone, and ``renew`` tells its caller how much it still holds (see
+:mod:`gpulse.store.presence`).
 
 **Errors.**  ``ValueError``: a bad name, nothing was sent.  ``PublishError`` from ``publish`` and
 ``StoreError`` from the rest: the store is away or refused, told within about ``ANSWER`` seconds, or
@@ -179,7 +181,7 @@ class Note(NamedTuple):
     """Of :func:`gpulse.store.message.encode`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Holding:
     """One member that an owner holds, with what is to be said of it."""
 
@@ -187,6 +189,17 @@ class Holding:
     member: str
     will: Note | None = None
     hello: Note | None = None
+    count: int = 1
+    """Connections, at least 1."""
+
+
+class Held(NamedTuple):
+    """How much an owner holds."""
+
+    members: int
+    """Pairs of a key and a member."""
+    connections: int
+    """The sum of its counts."""
 
 
 class Subscriber(ABC):
@@ -264,43 +277,44 @@ class Store(ABC):
         will: Note | None = None,
         hello: Note | None = None,
     ) -> int:
-        """Hold ``member`` once more for ``owner``; the member's new total over all owners.
+        """Hold ``member`` for ``owner`` with one connection; its new total over all owners.
 
-        ``hello`` is published if the total became 1.  ``will`` replaces the member's stored one.
+        ``hello`` is published if nobody held it before.  ``will`` replaces the member's stored one.
+        Where ``owner`` holds it already, after a call whose answer was lost, its count becomes 1.
         An owner without a lease gets one of ``LEASE`` seconds, so that nothing is held forever.
         """
 
     @abstractmethod
     def leave(self, key: str, member: str, owner: str, farewell: Note | None = None) -> int:
-        """Hold ``member`` once less; the remaining total, 0 when it was the last.
+        """Hold ``member`` no more, whatever the count; the remaining total, 0 if nobody holds it.
 
-        With the last the member is removed and ``farewell``, or else its stored will, is published.
-        Where ``owner`` does not hold the member nothing changes and ``NOT_HELD`` is returned.
+        With the last owner the member is removed and ``farewell``, or else its stored will, is
+        published.  Where ``owner`` does not hold it nothing changes and ``NOT_HELD`` is returned.
         """
 
     @abstractmethod
     def restore(self, owner: str, holdings: Sequence[Holding]) -> None:
-        """Make the owner hold each of ``holdings`` at least once: what a store forgot.
+        """Make the owner hold each of ``holdings`` with its count: a new one, or one forgotten.
 
-        Nothing changes for those it holds.  A ``hello`` is published only for a member whose going
-        the store announced within the last ``RECALL`` seconds and that nobody else holds: after a
-        restart nobody was told that anybody went, and saying ``joined`` again would be noise; after
-        a lease lost in a stall everybody was.
+        Only the count changes for those it holds.  A ``hello`` is published only for a member whose
+        going the store announced within the last ``RECALL`` seconds and that nobody else holds:
+        after a restart nobody was told that anybody went, and saying ``joined`` again would be
+        noise; after a lease lost in a stall everybody was.
         """
 
     @abstractmethod
     def members(self, key: str) -> dict[str, int]:
-        """Each member of ``key`` with its total, at least 1."""
+        """Each member of ``key`` with its total of connections, at least 1."""
 
     @abstractmethod
-    def holdings(self, owner: str) -> list[tuple[str, str]]:
-        """(key, member) of all that ``owner`` holds, in no order."""
+    def holdings(self, owner: str) -> dict[tuple[str, str], int]:
+        """(key, member) of all that ``owner`` holds, with the count of each."""
 
     @abstractmethod
-    def renew(self, owner: str, lease: float = LEASE) -> int:
-        """Let the owner live for ``lease`` seconds from now; the number of its holdings.
+    def renew(self, owner: str, lease: float = LEASE) -> Held:
+        """Let the owner live for ``lease`` seconds from now; how much it holds.
 
-        0 where the caller holds some means that the store restarted or swept it: ``restore``.
+        Nothing where the caller holds some means that the store restarted or swept it: ``restore``.
         """
 
     @abstractmethod

@@ -24,6 +24,7 @@ from gpulse.store.base import (
     LEASE,
     NOT_HELD,
     RECALL,
+    Held,
     Holding,
     Note,
     Receipt,
@@ -174,6 +175,7 @@ class RedisStore(Store):
             arguments: list[bytes] = []
             for holding in holdings[start : start + PAGE]:
                 arguments.append(_pair(holding.key, holding.member))
+                arguments.append(b"%d" % holding.count)
                 arguments.append(self._note(holding.will))
                 arguments.append(self._note(holding.hello))
             self._run("RESTORE", owner, _ms(LEASE), _ms(RECALL), *arguments)
@@ -184,14 +186,14 @@ class RedisStore(Store):
         totals = zip(found[::2], found[1::2], strict=True)
         return {member.decode(): int(total) for member, total in totals}
 
-    def holdings(self, owner: str) -> list[tuple[str, str]]:
+    def holdings(self, owner: str) -> dict[tuple[str, str], int]:
         name = b"%s:held:%s" % (self._names.presence, check_name("owner", owner).encode())
-        found: list[bytes] = self._answer(Command(name, (b"HKEYS", name)))
-        return [_unpair(both) for both in found]
+        found: list[bytes] = self._answer(Command(name, (b"HGETALL", name)))
+        counts = zip(found[::2], found[1::2], strict=True)
+        return {_unpair(both): int(count) for both, count in counts}
 
-    def renew(self, owner: str, lease: float = LEASE) -> int:
-        holdings: int = self._run("RENEW", check_name("owner", owner), _ms(lease))
-        return holdings
+    def renew(self, owner: str, lease: float = LEASE) -> Held:
+        return Held(*self._run("RENEW", check_name("owner", owner), _ms(lease)))
 
     def release(self, owner: str) -> list[tuple[str, str]]:
         return self._release(check_name("owner", owner), only_expired=False)

@@ -24,6 +24,7 @@ from gpulse.store.base import (
     LEASE,
     NOT_HELD,
     RECALL,
+    Held,
     Holding,
     Note,
     Receipt,
@@ -223,8 +224,11 @@ class MemoryStore(Store):
     ) -> int:
         pair = _checked(key, member, owner)
         with self._step():
-            total = self._hold(pair, owner, will)
-            if total == 1:
+            is_first = member not in self._totals.get(key, {})
+            total = self._hold(pair, owner, 1)
+            if will is not None:
+                self._wills[pair] = will
+            if is_first:
                 self._gone.pop(pair, None)
                 if hello is not None:
                     self._post(hello)
@@ -233,39 +237,38 @@ class MemoryStore(Store):
     def leave(self, key: str, member: str, owner: str, farewell: Note | None = None) -> int:
         pair = _checked(key, member, owner)
         with self._step():
-            held = self._held.get(owner, {})
-            if pair not in held:
-                return NOT_HELD
-            held[pair] -= 1
-            if held[pair] == 0:
-                del held[pair]
-            return self._let_go(pair, 1, farewell)
+            count = self._held.get(owner, {}).pop(pair, 0)
+            return self._let_go(pair, count, farewell) if count else NOT_HELD
 
     def restore(self, owner: str, holdings: Sequence[Holding]) -> None:
         for holding in holdings:
             pair = _checked(holding.key, holding.member, owner)
             with self._step():
-                if pair in self._held.get(owner, {}):
+                is_held = pair in self._held.get(owner, {})
+                self._hold(pair, owner, holding.count)
+                if is_held:
                     continue
-                announced = self._gone.get(pair, float("-inf")) > self._clock() - RECALL
-                if self._hold(pair, owner, holding.will) == 1:
-                    self._gone.pop(pair, None)
-                    if announced and holding.hello is not None:
-                        self._post(holding.hello)
+                if holding.will is not None:
+                    self._wills[pair] = holding.will
+                # Who is remembered as gone is held by nobody else.
+                announced = self._gone.pop(pair, float("-inf")) > self._clock() - RECALL
+                if announced and holding.hello is not None:
+                    self._post(holding.hello)
 
     def members(self, key: str) -> dict[str, int]:
         with self._lock:
             return dict(self._totals.get(key, {}))
 
-    def holdings(self, owner: str) -> list[_Pair]:
+    def holdings(self, owner: str) -> dict[_Pair, int]:
         with self._lock:
-            return list(self._held.get(owner, {}))
+            return dict(self._held.get(owner, {}))
 
-    def renew(self, owner: str, lease: float = LEASE) -> int:
+    def renew(self, owner: str, lease: float = LEASE) -> Held:
         check_name("owner", owner)
         with self._lock:
             self._leases[owner] = self._clock() + lease
-            return len(self._held.get(owner, {}))
+            counts = self._held.get(owner, {}).values()
+            return Held(len(counts), sum(counts))
 
     def release(self, owner: str) -> list[_Pair]:
         with self._step(bounded=False):
@@ -282,15 +285,13 @@ class MemoryStore(Store):
                 del self._gone[next(iter(self._gone))]
             return len(expired)
 
-    def _hold(self, pair: _Pair, owner: str, will: Note | None) -> int:
+    def _hold(self, pair: _Pair, owner: str, count: int) -> int:
         self._leases.setdefault(owner, self._clock() + LEASE)
         held = self._held.setdefault(owner, {})
-        held[pair] = held.get(pair, 0) + 1
-        if will is not None:
-            self._wills[pair] = will
         key, member = pair
         totals = self._totals.setdefault(key, {})
-        totals[member] = totals.get(member, 0) + 1
+        totals[member] = totals.get(member, 0) + count - held.get(pair, 0)
+        held[pair] = count
         return totals[member]
 
     def _let_go(self, pair: _Pair, count: int, farewell: Note | None = None) -> int:

@@ -11,6 +11,7 @@ from gpulse.errors import PublishError, StoreError, SubscribeError
 from gpulse.historyrules import HistoryRules
 from gpulse.store.base import (
     LEASE,
+    Held,
     Holding,
     Note,
     Receipt,
@@ -60,10 +61,10 @@ class MissingStore(Store):
     def members(self, key: str) -> dict[str, int]:
         self._refuse()
 
-    def holdings(self, owner: str) -> list[tuple[str, str]]:
+    def holdings(self, owner: str) -> dict[tuple[str, str], int]:
         self._refuse()
 
-    def renew(self, owner: str, lease: float = LEASE) -> int:
+    def renew(self, owner: str, lease: float = LEASE) -> Held:
         self._refuse()
 
     def release(self, owner: str) -> list[tuple[str, str]]:

@@ -1,19 +1,21 @@
 """Who is there: the members that this worker's sockets joined, kept true in the store.
 
 The worker keeps a *mirror*: per channel and member the number of its sockets.  The store is told of
-the first and the last only, so ten tabs of one user cost it one step.  The store in turn keeps the
-sum over all workers, which decides who was the first and the last anywhere, and publishes the
-messages that say so in the same atomic step.
+the first and the last at once, for it publishes the messages that say so in the same atomic step;
+it keeps the sum over all workers, which decides who was the first and the last anywhere.  Of what
+comes in between it is told the new numbers together, by a *flush* a tenth of a second after the
+first change: ten tabs of one user cost it one step more, and a storm one for each ``PAGE`` members.
+A number is that of all sockets, not a change, so it may be told twice, and telling it is restoring.
 
 Three things can part the mirror and the store, and one *beat* mends them all.  Every third of the
-lease, and soon after a reconnect, it renews the lease, which answers how many holdings the store
-has; if that is not the mirror's number, or a call failed meanwhile, it compares the two and makes
-the store's equal:
+lease, and soon after a reconnect or a failure, it renews the lease, which answers how many members
+the store holds for this worker and with how many sockets.  If that is not what the store was told,
+or a call failed meanwhile, it compares the two and makes the store's equal:
 
 - the store restarted empty: the mirror is restored without ``hello``, for nobody heard of a going;
 - the worker stalled for longer than its lease and was swept: everybody heard ``will``, so they hear
   ``hello`` again, which the store knows, for it remembers whom it announced gone (``RECALL``);
-- a ``leave`` could not reach the store: it is done now, with its ``will``.
+- a ``leave`` or a flush could not reach the store: it is done now, with its ``will``.
 
 The beat also sweeps, so the ghosts of a killed worker are gone after at most its lease and a beat.
 
@@ -28,27 +30,23 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from gpulse.errors import StoreError
-from gpulse.store.base import LEASE, NOT_HELD, Holding, Note, Store, check_channel, check_name
+from gpulse.store.base import LEASE, NOT_HELD, Held, Holding, Note, Store, check_channel, check_name
 from gpulse.store.message import encode, encode_presence
 
 PATIENCE = 2.0
 """Seconds to wait for the worker's other joins and leaves; each takes 0.1 ms, or fails fast."""
 PAGE = 500
-"""Holdings restored in one go, so that a join does not wait for thousands of them."""
+"""Members that the store is told of in one go, so that a join does not wait for thousands."""
+FLUSH = 0.1
+"""Seconds from a member's next socket until the store is told the number."""
 
 _log = logging.getLogger("gpulse.store")
 
 _Pair = tuple[str, str]
-
-
-@dataclass(slots=True)
-class _Entry:
-    sockets: int
-    holding: Holding
 
 
 class Presence:
@@ -67,8 +65,13 @@ class Presence:
         lease: float = LEASE,
         owner: str | None = None,
     ) -> None:
-        self._mirror: dict[_Pair, _Entry] = {}
+        self._mirror: dict[_Pair, Holding] = {}
+        self._sockets = 0
+        """The sum of the mirror's counts."""
+        self._untold: dict[_Pair, int] = {}
+        """Pairs of the mirror whose count has changed, with the count that the store knows."""
         self._lock = threading.Lock()
+        self._flushing = False
         self._started = False
         self._stopped = False
         self._due = False
@@ -91,16 +94,16 @@ class Presence:
 
     def _join(self, channel: str, member: str, hello: Note | None, will: Note | None) -> bool:
         pair = (check_channel(channel), check_name("member", member))
-        holding = Holding(channel, member, will, hello)
         with self._in_turn():
             self._start()
-            entry = self._mirror.get(pair)
-            if entry is not None:
-                entry.sockets += 1
+            holding = self._mirror.get(pair)
+            if holding is not None:
+                self._count(pair, holding, 1)
                 return False
             with self._doubt():
-                total = self._store.join(channel, member, self.owner, holding.will, holding.hello)
-            self._mirror[pair] = _Entry(1, holding)
+                total = self._store.join(channel, member, self.owner, will, hello)
+            self._mirror[pair] = Holding(channel, member, will, hello)
+            self._sockets += 1
             return total == 1
 
     def enter(self, channel: str, member: str) -> bool:
@@ -118,19 +121,21 @@ class Presence:
         """
         pair = (channel, member)
         with self._in_turn():
-            entry = self._mirror.get(pair)
-            if entry is None:
+            holding = self._mirror.get(pair)
+            if holding is None:
                 return False
-            entry.sockets -= 1
-            if entry.sockets > 0:
+            if holding.count > 1:
+                self._count(pair, holding, -1)
                 return False
             del self._mirror[pair]
+            self._untold.pop(pair, None)
+            self._sockets -= 1
             with self._doubt():
                 left = self._store.leave(channel, member, self.owner)
                 if left == NOT_HELD:
                     # The store restarted and the beat has not been here yet: without this, nobody
                     # would hear that the member is gone.
-                    self._store.restore(self.owner, [entry.holding])
+                    self._store.restore(self.owner, [holding])
                     left = self._store.leave(channel, member, self.owner)
             return left == 0
 
@@ -142,10 +147,8 @@ class Presence:
         return sorted(self._store.members(check_channel(channel)))
 
     def roster(self, channel: str) -> dict[str, int]:
-        """Each member of ``channel`` with its sockets, over all workers and machines.
-
-        A worker tells the store of a member's first and last socket only, so several sockets of one
-        member on one worker count as one.
+        """Each member of ``channel`` with its number of open connections, over all workers and
+        machines, exact within about a tenth of a second.
 
         :raises StoreError: the store is away.
         """
@@ -155,6 +158,14 @@ class Presence:
         """Beat soon: the store was away.  From any thread, the hub's too; blocks nobody."""
         self._due = True
 
+    def flush(self) -> None:
+        """Tell the store the numbers that changed; done by itself ``FLUSH`` seconds after one did.
+
+        :raises StoreError: the store is away; the beat mends.
+        """
+        while self._flush_page():
+            pass
+
     def release(self) -> None:
         """The worker stops: leave everything and end the beat.  Call it on the pool, once.
 
@@ -163,6 +174,8 @@ class Presence:
         self._stopped = True
         with self._in_turn():
             self._mirror.clear()
+            self._untold.clear()
+            self._sockets = 0
             if not self._started:
                 return
             try:
@@ -179,7 +192,7 @@ class Presence:
             if self._stopped:
                 return
             held = self._store.renew(self.owner, self._lease)
-            differs = self._doubtful or held != len(self._mirror)
+            differs = self._doubtful or held != self._told()
         if differs:
             self._mend()
         self._store.sweep()
@@ -189,28 +202,52 @@ class Presence:
         with self._in_turn():
             self._doubtful = False
             with self._doubt():
-                held = set(self._store.holdings(self.owner))
-            missing = [pair for pair in self._mirror if pair not in held]
+                held = self._store.holdings(self.owner)
+            self._untold.clear()  # what is wrong is found here
+            wrong = [pair for pair, ours in self._mirror.items() if held.get(pair) != ours.count]
             surplus = [pair for pair in held if pair not in self._mirror]
         for pair in surplus:
             with self._in_turn():
                 if pair not in self._mirror:
                     with self._doubt():
                         self._store.leave(*pair, self.owner)
-        for start in range(0, len(missing), PAGE):
+        for start in range(0, len(wrong), PAGE):
             with self._in_turn():
-                page = [
-                    self._mirror[pair].holding
-                    for pair in missing[start : start + PAGE]
-                    if pair in self._mirror
-                ]
-                with self._doubt():
-                    self._store.restore(self.owner, page)
+                self._tell(wrong[start : start + PAGE])
         _log.info(
             "presence mended: %d members restored to the store, %d taken from it",
-            len(missing),
+            len(wrong),
             len(surplus),
         )
+
+    # With the lock held
+
+    def _count(self, pair: _Pair, holding: Holding, change: int) -> None:
+        """A socket more or less of a member that stays."""
+        self._untold.setdefault(pair, holding.count)
+        holding.count += change
+        self._sockets += change
+        if not (self._flushing or self._doubtful):  # in doubt, the beat compares all of them
+            try:
+                self._spawn(self._flush_soon)
+                self._flushing = True
+            except RuntimeError:  # there is no thread to be had
+                self._doubtful = self._due = True
+
+    def _told(self) -> Held:
+        """How much the store has to hold for this worker by what it was told."""
+        news = sum(self._mirror[pair].count - known for pair, known in self._untold.items())
+        return Held(len(self._mirror), self._sockets - news)
+
+    def _tell(self, pairs: list[_Pair]) -> None:
+        """Tell the store the counts of those that are still there."""
+        page = [self._mirror[pair] for pair in pairs if pair in self._mirror]
+        with self._doubt():
+            self._store.restore(self.owner, page)
+        for pair in pairs:
+            self._untold.pop(pair, None)
+        if not self._untold:
+            self._untold.clear()  # a dict that was emptied key by key keeps its size
 
     def _start(self) -> None:
         """Before the first join (the lock is held): a lease, and the beat that renews it."""
@@ -219,6 +256,34 @@ class Presence:
         self._store.renew(self.owner, self._lease)
         self._started = True
         self._spawn(self._beat_forever)
+
+    # Beside the pool
+
+    def _flush_soon(self) -> None:
+        """One at a time: what changes while it sleeps is told together."""
+        more = True
+        try:
+            while more:
+                time.sleep(FLUSH)
+                self.flush()
+                with self._in_turn():
+                    more = self._flushing = bool(self._untold)
+        except StoreError as error:
+            _log.debug("numbers of presence were not told, the next beat mends: %s", error)
+        except Exception:
+            _log.exception("numbers of presence were not told")
+        finally:
+            if more:
+                self._doubtful = self._due = True
+                self._flushing = False
+
+    def _flush_page(self) -> bool:
+        """One page; whether there may be more."""
+        with self._in_turn():
+            page = list(islice(self._untold, PAGE))
+            if page:
+                self._tell(page)
+            return len(page) == PAGE
 
     def _beat_forever(self) -> None:
         step = min(0.5, self._lease / 12)
@@ -253,11 +318,11 @@ class Presence:
 
     @contextmanager
     def _doubt(self) -> Iterator[None]:
-        """Where a call fails, the store may have done it or not: the next beat compares."""
+        """Where a call fails, the store may have done it or not: a beat soon compares."""
         try:
             yield
         except BaseException:
-            self._doubtful = True
+            self._doubtful = self._due = True
             raise
 
 

@@ -4,7 +4,7 @@ Each script runs alone in the server, and what it publishes goes out with what i
 names, for the app name ``APP`` (the braces put all of them into one slot of a cluster)::
 
     {APP}:presence                 sorted set   owner -> end of its lease, ms of the server's clock
-    {APP}:presence:held:OWNER      hash         pair -> how often the owner holds it
+    {APP}:presence:held:OWNER      hash         pair -> the owner's count of connections
     {APP}:presence:members:KEY     hash         member -> total over all owners
     {APP}:presence:wills:KEY       hash         member -> note
     {APP}:presence:gone            sorted set   pair -> when it was announced gone, ms
@@ -46,12 +46,20 @@ local function tell(note)
   end
 end
 
-local function hold(pair, owner, will, lease)
+local function count_of(owner, pair)
+  return tonumber(redis.call('HGET', held_by(owner), pair) or 0)
+end
+
+local function hold(pair, owner, count)
   local key, member = split(pair)
-  redis.call('ZADD', leases, 'NX', now() + lease, owner)
-  redis.call('HINCRBY', held_by(owner), pair, 1)
+  local before = count_of(owner, pair)
+  redis.call('HSET', held_by(owner), pair, count)
+  return redis.call('HINCRBY', members_of(key), member, count - before), before
+end
+
+local function set_will(pair, will)
+  local key, member = split(pair)
   if will ~= '' then redis.call('HSET', wills_of(key), member, will) end
-  return redis.call('HINCRBY', members_of(key), member, 1)
 end
 
 local function let_go(pair, count, farewell)
@@ -69,8 +77,10 @@ end
 
 JOIN = """
 local pair, owner, will, hello, lease = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
-local total = hold(pair, owner, will, lease)
-if total == 1 then
+redis.call('ZADD', leases, 'NX', now() + lease, owner)
+local total, before = hold(pair, owner, 1)
+set_will(pair, will)
+if before == 0 and total == 1 then
   redis.call('ZREM', gone, pair)
   tell(hello)
 end
@@ -80,27 +90,25 @@ return total
 
 LEAVE = """
 local pair, owner, farewell, not_held = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local count = tonumber(redis.call('HGET', held_by(owner), pair) or 0)
+local count = count_of(owner, pair)
 if count == 0 then return not_held end
-if count == 1 then
-  redis.call('HDEL', held_by(owner), pair)
-else
-  redis.call('HINCRBY', held_by(owner), pair, -1)
-end
-return let_go(pair, 1, farewell)
+redis.call('HDEL', held_by(owner), pair)
+return let_go(pair, count, farewell)
 """
 """-> the member's remaining total, or ``not_held``."""
 
 RESTORE = """
 local owner, lease, recall = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-for i = 4, #ARGV, 3 do
-  local pair, will, hello = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  if redis.call('HEXISTS', held_by(owner), pair) == 0 then
+redis.call('ZADD', leases, 'NX', now() + lease, owner)
+for i = 4, #ARGV, 4 do
+  local pair, count, will, hello = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  local _, before = hold(pair, owner, count)
+  if before == 0 then
+    set_will(pair, will)
+    -- Who is remembered as gone is held by nobody else.
     local left = tonumber(redis.call('ZSCORE', gone, pair) or 0)
-    if hold(pair, owner, will, lease) == 1 then
-      redis.call('ZREM', gone, pair)
-      if left > now() - recall then tell(hello) end
-    end
+    redis.call('ZREM', gone, pair)
+    if left > now() - recall then tell(hello) end
   end
 end
 return 0
@@ -110,9 +118,12 @@ return 0
 RENEW = """
 local owner, lease = ARGV[1], tonumber(ARGV[2])
 redis.call('ZADD', leases, now() + lease, owner)
-return redis.call('HLEN', held_by(owner))
+local counts, sum = redis.call('HVALS', held_by(owner)), 0
+for i = 1, #counts do sum = sum + counts[i] end
+return {#counts, sum}
 """
-"""-> the number of the owner's holdings."""
+"""-> how many members the owner holds, and the sum of its counts.  Summed up here, 2 ms for 15,000,
+so that there is no second number to be kept equal to the first ones."""
 
 RELEASE = """
 local owner, cursor, page, only_expired = ARGV[1], ARGV[2], ARGV[3], ARGV[4]

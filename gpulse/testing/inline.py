@@ -236,8 +236,9 @@ class InlineWorker:
         self.pool = InlinePool(self.turn)
         self.wheel = DeadlineWheel(self._now, RESOLUTION)
         self.store = MemoryStore(clock=self.clock, rules=HistoryRules(options.history))
-        # The lease of its members never ends here, so there is no beat that renews it.
-        self.presence = Presence(self.store, lambda beat: None)
+        # The lease of its members never ends here, so there is no beat that renews it; what a flush
+        # would tell, the last turn does.
+        self.presence = Presence(self.store, lambda service: None)
         historian = Historian(self.store, self.pool.spawn, self.pool.call_hub, self.clock)
         self.fanout = Fanout(self.store, historian)
         self.sockets = Sockets(
@@ -380,6 +381,7 @@ class InlineWorker:
                 call, args = queue.popleft()
                 call(*args)
                 return True
+        self.presence.flush()
         return False
 
 

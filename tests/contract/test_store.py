@@ -4,8 +4,8 @@ import pytest
 from contract.store_ground import Ear, Ground, eventually
 
 from gpulse.errors import StoreError, SubscribeError
-from gpulse.store import Store, encode
-from gpulse.store.base import LEASE, NOT_HELD, Holding, Note
+from gpulse.store import Store, client, encode
+from gpulse.store.base import LEASE, NOT_HELD, Held, Holding, Note
 
 # Channels
 
@@ -182,14 +182,44 @@ def say(store: Store, text: str) -> None:
 
 def test_join_and_leave_count_over_all_owners(store: Store) -> None:
     assert store.join("k", "ann", "one") == 1
-    assert store.join("k", "ann", "one") == 2
-    assert store.join("k", "ann", "two") == 3
+    assert store.join("k", "ann", "two") == 2
     assert store.join("k", "bob", "two") == 1
-    assert store.members("k") == {"ann": 3, "bob": 1}
+    store.restore("one", [Holding("k", "ann", count=3)])
+    store.restore("two", [Holding("k", "ann", count=2), Holding("k", "bob", count=4)])
+    assert store.members("k") == {"ann": 5, "bob": 4}
     assert store.members("other") == {}
-    assert store.leave("k", "ann", "one") == 2
-    assert store.leave("k", "ann", "two") == 1
+    store.restore("two", [Holding("k", "ann", count=1)])
+    assert store.members("k") == {"ann": 4, "bob": 4}
+    assert store.leave("k", "ann", "one") == 1
+    assert store.leave("k", "ann", "one") == NOT_HELD
+    assert store.leave("k", "ann", "two") == 0
+    assert store.members("k") == {"bob": 4}
+
+
+def test_what_is_said_twice_counts_once(store: Store, ear: Ear) -> None:
+    ear.listen("news")
+    assert store.join("k", "ann", "one", note("gone"), note("joined")) == 1
+    assert store.join("k", "ann", "one", note("gone"), note("joined")) == 1
+    for _ in range(2):
+        store.restore("one", [Holding("k", "ann", note("another"), note("joined"), 3)])
+        assert store.members("k") == {"ann": 3}
+    assert store.join("k", "ann", "one") == 1
     assert store.leave("k", "ann", "one") == 0
+    say(store, "end")
+    assert ear.messages(3) == ["joined", "gone", "end"]
+
+
+def test_an_owner_learns_what_it_holds(store: Store) -> None:
+    assert store.renew("one") == Held(0, 0)
+    assert store.holdings("one") == {}
+    store.join("k", "ann", "one")
+    store.join("l", "ann", "one")
+    store.join("k", "bob", "two")
+    store.restore("one", [Holding("k", "ann", count=12), Holding("k", "bob", count=2)])
+    assert store.renew("one") == Held(members=3, connections=15)
+    assert store.holdings("one") == {("k", "ann"): 12, ("l", "ann"): 1, ("k", "bob"): 2}
+    assert store.renew("two") == Held(1, 1)
+    store.release("one")
     assert store.members("k") == {"bob": 1}
 
 
@@ -237,9 +267,9 @@ def test_names_of_any_kind_are_kept_apart(store: Store) -> None:
 def test_release_leaves_everything_of_one_owner(store: Store, ear: Ear) -> None:
     ear.listen("news")
     store.join("k", "ann", "one", note("ann gone"))
-    store.join("k", "ann", "one", note("ann gone"))
     store.join("k", "bob", "one", note("bob gone"))
     store.join("k", "bob", "two", note("bob gone"))
+    store.restore("one", [Holding("k", "ann", count=2), Holding("k", "bob", count=2)])
     assert sorted(store.release("one")) == [("k", "ann"), ("k", "bob")]
     assert store.members("k") == {"bob": 1}
     assert store.release("one") == []
@@ -252,7 +282,7 @@ def test_release_takes_more_than_one_page(store: Store) -> None:
         store.join("k", f"m{number}", "one")
     assert len(store.release("one")) == 1200
     assert store.members("k") == {}
-    assert store.renew("one") == 0
+    assert store.renew("one") == Held(0, 0)
 
 
 def test_a_killed_owner_is_swept_and_its_wills_are_said(
@@ -264,6 +294,7 @@ def test_a_killed_owner_is_swept_and_its_wills_are_said(
     store.join("k", "ann", "killed", note("ann gone"))
     store.join("k", "bob", "killed", note("bob gone"))
     store.join("k", "bob", "living", note("bob gone"))
+    store.restore("killed", [Holding("k", name, count=3) for name in ("ann", "bob")])
     assert store.sweep() == 0
     assert ground.outlast(ground.open(), 0.2) == 1
     assert store.members("k") == {"bob": 1}
@@ -276,19 +307,22 @@ def test_renewing_keeps_an_owner(ground: Ground, store: Store) -> None:
     store.renew("short", 0.2)
     store.renew("kept", 0.2)
     store.join("k", "ann", "kept")
-    assert store.renew("kept", 1000.0) == 1
+    assert store.renew("kept", 1000.0) == Held(1, 1)
     assert ground.outlast(store, 0.2) == 1
     assert store.members("k") == {"ann": 1}
     store.release("kept")
 
 
-def test_an_owner_without_a_lease_gets_one(ground: Ground, store: Store) -> None:
-    store.join("k", "ann", "careless")
-    if ground.is_memory:
-        assert ground.outlast(store, LEASE) == 1
+@pytest.mark.parametrize("how", ["join", "restore"])
+def test_an_owner_without_a_lease_gets_one(
+    ground: Ground, store: Store, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(client, "LEASE", 0.05)
+    if how == "join":
+        store.join("k", "ann", "careless")
     else:
-        store.renew("careless", 0.05)
-        assert ground.outlast(store, 0.05) == 1
+        store.restore("careless", [Holding("k", "ann")])
+    assert ground.outlast(store, LEASE if ground.is_memory else 0.05) == 1
     assert store.members("k") == {}
 
 
@@ -313,14 +347,32 @@ def test_restore_greets_who_was_announced_gone(ground: Ground, store: Store, ear
     store.join("k", "ann", "stalled", ann.will, ann.hello)
     store.join("k", "bob", "stalled", bob.will, bob.hello)
     assert ground.outlast(store, 0.1) == 1
-    assert store.renew("stalled", 1000.0) == 0
+    assert store.renew("stalled", 1000.0) == Held(0, 0)
+    ann.count = 2
     store.restore("stalled", [ann, bob])
-    assert store.members("k") == {"ann": 1, "bob": 2}
+    assert store.members("k") == {"ann": 2, "bob": 2}
     say(store, "end")
     said = ear.messages(5)
     assert said == ["bob joined", "ann joined", "ann gone", "ann joined", "end"]
     store.release("stalled")
     store.release("other")
+
+
+@pytest.mark.parametrize("how", ["join", "restore"])
+def test_who_is_back_is_greeted_once(store: Store, ear: Ear, how: str) -> None:
+    ear.listen("news")
+    ann = Holding("k", "ann", note("gone"), note("joined"))
+    store.join("k", "ann", "one", ann.will, ann.hello)
+    store.leave("k", "ann", "one")
+    if how == "join":
+        store.join("k", "ann", "one", ann.will, ann.hello)
+    else:
+        store.restore("one", [ann])
+    store.restore("two", [ann])
+    say(store, "end")
+    assert ear.messages(4) == ["joined", "gone", "joined", "end"]
+    store.release("one")
+    store.release("two")
 
 
 def test_the_channels_in_use_are_listed(ground: Ground, store: Store, ear: Ear) -> None:

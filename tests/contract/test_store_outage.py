@@ -225,11 +225,13 @@ def test_presence_is_restored_after_a_restart(valkey: Valkey, ground: Ground) ->
     assert presence.join("room", "ann", hello="ann joined", will="ann gone")
     assert not other.join("room", "ann", hello="ann joined", will="ann gone")
     assert other.join("room", "bob", hello="bob joined", will="bob gone")
+    assert not other.join("room", "bob", hello="bob joined", will="bob gone")
+    other.flush()
     ear.messages(2)
     valkey.restart()
     eventually(lambda: ear.reconnects == 1)
     eventually(lambda: _answers(presence.beat) and _answers(other.beat))
-    assert presence.members("room") == ["ann", "bob"]
+    assert presence.roster("room") == {"ann": 2, "bob": 2}
     assert not presence.leave("room", "ann")
     assert other.leave("room", "ann")
     other.release()
@@ -260,6 +262,22 @@ def test_a_leave_during_an_outage_is_made_good(valkey: Valkey, ground: Ground) -
     eventually(lambda: _answers(presence.beat))
     assert presence.members("room") == ["bob"]
     assert ear.messages(1) == ["ann gone"]
+    presence.release()
+
+
+def test_a_number_that_is_told_during_an_outage_is_made_good(
+    valkey: Valkey, ground: Ground
+) -> None:
+    presence = _presence(ground)
+    presence.join("room", "ann")
+    presence.join("room", "ann")
+    valkey.pause()
+    with pytest.raises(StoreError):
+        presence.flush()
+    presence.join("room", "ann")
+    valkey.resume()
+    eventually(lambda: _answers(presence.beat))
+    assert presence.roster("room") == {"ann": 3}
     presence.release()
 
 

@@ -123,6 +123,10 @@ class ChannelTests(TestCase):
         with self.open() as ws:
             ws.request({"type": "subscribe", "channel": "room:lobby", "presence": True})
             assert gpulse.presence("room:lobby") == ["ann"]
+            with self.open() as other:
+                other.request({"type": "subscribe", "channel": "room:lobby", "presence": True})
+                assert gpulse.roster("room:lobby") == {"ann": 2}
+            assert gpulse.roster("room:lobby") == {"ann": 1}
             ws.vanish()
             assert gpulse.presence("room:lobby") == []
 
