@@ -235,6 +235,10 @@ class TlsConnection(Connection):
         """Drops nothing: records are numbered, and without one those behind it are worthless."""
         return 0
 
+    def drop_oldest(self, size: int) -> tuple[int, int]:
+        """Drops nothing, likewise."""
+        return 0, 0
+
     def _write(self, data: bytes | memoryview) -> None:
         if self.lost:
             return

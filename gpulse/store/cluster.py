@@ -9,9 +9,10 @@ that is asked in vain says where to go, and it is believed:
   waits for a moment and goes again.
 
 None of these was executed, so sending again is no repetition; all of it ends at ``ANSWER`` seconds,
-and then the last answer is the caller's.  A node that does not answer fails the call at once, as a
-single server would: nobody knows what it did.  The map is fetched anew then, from any node that
-answers, so that the calls after a failover find the new primary.
+and then the last answer is the caller's.  Only a script that a node does not know goes there again
+in full, once, even later.  A node that does not answer fails the call at once, as a single server
+would: nobody knows what it did.  The map is fetched anew then, from any node that answers, so that
+the calls after a failover find the new primary.
 
 Each node has its pipelines and its own circuit: calls for the other slots do not notice that one
 node is dead.
@@ -71,13 +72,14 @@ class ClusterCommands:
         in_full: set[int] = set()
         lane = lane_of(commands, bulk)
         deadline = self._clock() + ANSWER
-        for turn in range(MOST_TURNS):
-            if turn and self._clock() > deadline:
-                break
+        for _ in range(MOST_TURNS):
             for index, reply in self._turn(commands, todo, in_full, lane).items():
                 replies[index] = reply
+            known = len(in_full)
             todo, wait = self._to_repeat(replies, todo, in_full)
-            if not todo:
+            # A script that a node does not know goes again at once, as to a single server, however
+            # long the connections took: it is the first call there, and the node has answered.
+            if not todo or (len(in_full) == known and self._clock() > deadline):
                 break
             if wait:
                 time.sleep(MOMENT)

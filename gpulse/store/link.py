@@ -15,6 +15,7 @@ import contextlib
 import socket
 import ssl
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import hiredis
@@ -24,6 +25,9 @@ from gpulse.store.ledger import pack
 from gpulse.storeurl import StoreURL
 
 RECV = 65536
+NOBODY_TRUSTED = (18, 19, 20, 21)
+"""OpenSSL's codes where no authority that is known signed: X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT
+and the three behind it, X509_STORE_CTX_get_error(3)."""
 
 
 class AwayError(Exception):
@@ -118,6 +122,10 @@ class Dialer:
         except TimeoutError:
             link.close()
             raise AwayError("it did not answer in time") from None
+        except ssl.SSLError as failure:
+            # With TLS 1.3 a server says only now that it does not take our certificate.
+            link.close()
+            raise AwayError(tls_failure(failure)) from None
         except BaseException:
             link.close()
             raise
@@ -136,15 +144,32 @@ class Dialer:
                 return sock
             sock.setsockopt(net.IPPROTO_TCP, net.TCP_NODELAY, 1)
             sock.setsockopt(net.SOL_SOCKET, net.SO_KEEPALIVE, 1)
-            if not self._url.tls:
-                return sock
-            if self._context is None:
-                self._context = self._tls_context()
-            sock.settimeout(remaining(deadline))
-            return self._context.wrap_socket(sock, server_hostname=endpoint.host)
+            return self._secured(sock, endpoint, deadline) if self._url.tls else sock
         except BaseException:
             sock.close()
             raise
+
+    def _secured(self, sock: Any, endpoint: Endpoint, deadline: float) -> Any:
+        """TLS on an open socket."""
+        if self._context is None:
+            self._context = self._tls_context()
+        sock.settimeout(remaining(deadline))
+        # It has the descriptor from now on.  The handshake is apart, so that it is closed here if
+        # that ends by an exception of whatever kind: gevent's wrap_socket closes for OSError only.
+        secured = self._context.wrap_socket(
+            sock, server_hostname=endpoint.host, do_handshake_on_connect=False
+        )
+        try:
+            secured.do_handshake()
+        except BaseException as failure:
+            secured.close()
+            if isinstance(failure, TimeoutError):
+                words = "TLS did not begin in time; does it speak TLS on this port?"
+                raise AwayError(words) from None
+            if isinstance(failure, ssl.SSLError):
+                raise AwayError(tls_failure(failure)) from None
+            raise
+        return secured
 
     def _tls_context(self) -> Any:
         # Not ssl.create_default_context: unpatched it makes sockets that block the hub.
@@ -154,13 +179,46 @@ class Dialer:
             context.check_hostname = False
         if options.get("ssl_cert_reqs") == "none":
             context.verify_mode = ssl.CERT_NONE
-        if "ssl_ca_certs" in options:
-            context.load_verify_locations(options["ssl_ca_certs"])
-        else:
+        authorities, ours = options.get("ssl_ca_certs"), options.get("ssl_certfile")
+        key = options.get("ssl_keyfile")
+        if authorities is None:
             context.load_default_certs()
-        if "ssl_certfile" in options:
-            context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"))
+        else:
+            with _files(f"ssl_ca_certs {authorities}"):
+                context.load_verify_locations(authorities)
+        if ours is not None:
+            with _files(f"ssl_certfile {ours}" + (f" with ssl_keyfile {key}" if key else "")):
+                context.load_cert_chain(ours, key)
         return context
+
+
+@contextlib.contextmanager
+def _files(names: str) -> Iterator[None]:
+    """Loading files that the URL names.  :raises AwayError: they cannot be used."""
+    try:
+        yield
+    except ssl.SSLError as failure:
+        reason = _reason(failure) if failure.reason else "a certificate or key in PEM is missing"
+        raise AwayError(f"{names} cannot be used: {reason}") from None
+    except OSError as failure:
+        raise AwayError(f"{names} cannot be used: {failure.strerror}") from None
+
+
+def tls_failure(failure: ssl.SSLError) -> str:
+    """Why there is no TLS with a server, in one line for the person who set up the site."""
+    if isinstance(failure, ssl.SSLCertVerificationError):
+        words = f"its certificate is not accepted: {failure.verify_message.rstrip('.')}"
+        if failure.verify_code in NOBODY_TRUSTED:
+            words += "; ssl_ca_certs in the URL has to name its authority"
+        return words
+    if isinstance(failure, ssl.SSLEOFError):
+        return "it closed the connection during TLS; does it ask for an ssl_certfile?"
+    return f"TLS failed: {_reason(failure)}"
+
+
+def _reason(failure: ssl.SSLError) -> str:
+    """Without numbers and places in the sources of OpenSSL, where there is more than these."""
+    return failure.reason.replace("_", " ").lower() if failure.reason else str(failure)
 
 
 def remaining(deadline: float) -> float:

@@ -29,6 +29,8 @@ from gpulse.storeurl import StoreURL
 LEAST = 0.05
 """Seconds at least that one sentinel is given."""
 ROLE = pack(b"ROLE")
+LOGIN = ("NOAUTH", "WRONGPASS", "AUTH <password>")
+"""What is in the errors of a server that wants another log-in, or none."""
 
 
 class SentinelRoute:
@@ -43,7 +45,11 @@ class SentinelRoute:
 
     def open(self, deadline: float, *commands: bytes) -> Link:
         primary = self.locate(deadline)
-        link, replies = self._dialer.open(primary, deadline, ROLE, *commands)
+        try:
+            link, replies = self._dialer.open(primary, deadline, ROLE, *commands)
+        except (OSError, AwayError) as failure:
+            # Or it would read as if a sentinel had failed.
+            raise AwayError(f"the primary {primary}: {failure}") from None
         if not self.accepts(replies[0]):
             link.close()
             # Another sentinel may know better.
@@ -76,7 +82,10 @@ class SentinelRoute:
                 self._sentinels.remove(sentinel)
                 self._sentinels.insert(0, sentinel)
             return found
-        raise AwayError(f"no sentinel names the primary ({'; '.join(reasons)})")
+        told = "; ".join(reasons)
+        if any(word in told for word in LOGIN):
+            told += "; to log in at sentinels the URL has sentinel_username and sentinel_password"
+        raise AwayError(f"no sentinel names the primary ({told})")
 
     def _ask(self, sentinel: Endpoint, deadline: float) -> Endpoint | None:
         ask = pack(b"SENTINEL", b"get-master-addr-by-name", self._url.service.encode())

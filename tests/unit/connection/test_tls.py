@@ -515,6 +515,7 @@ class TestWriting:
         for piece in (b"first", b"second"):
             rig.connection.write(piece)
         assert rig.connection.drop_unsent() == 0
+        assert rig.connection.drop_oldest(1) == (0, 0)
         rig.sock.room = 1000
         rig.loop.writable()
         client.take(rig.sent())

@@ -152,6 +152,25 @@ def test_an_unknown_script_is_sent_in_full(model: Model) -> None:
     assert b"return 1" in model.nodes[A].got[1]
 
 
+def test_an_unknown_script_is_sent_in_full_however_long_connecting_took(
+    model: Model, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the first call to a node, which has to be connected: over TLS, on a busy machine."""
+    node = model.nodes[A]
+    answer = node.call
+
+    def slowly(data: bytes, count: int = 1) -> list[Any]:
+        clock.now += cluster.ANSWER + 0.01
+        return answer(data, count)
+
+    monkeypatch.setattr(node, "call", slowly)
+    node.answers.extend([error("NOSCRIPT x"), 1])
+    assert model.run([call(Script("return 1"), [HIGH], [])]) == [1]
+    node.answers.extend([error("NOSCRIPT x"), error("NOSCRIPT x"), 1])
+    (reply,) = model.run([call(Script("return 1"), [HIGH], [])])
+    assert str(reply) == "NOSCRIPT x", "once only"
+
+
 def test_a_dead_node_fails_the_call_and_the_map_is_fetched_from_another(
     model: Model, clock: Clock
 ) -> None:
