@@ -256,14 +256,19 @@ class Cluster(Group):
             if node.pid
         )
 
-    def move(self, slot: int, target: Valkey) -> None:
-        """Give a slot with its keys to another primary, as ``valkey-cli --cluster`` would."""
+    def move(self, slot: int, target: Valkey, between: Callable[[], None] = lambda: None) -> None:
+        """Give a slot with its keys to another primary, as ``valkey-cli --cluster`` would.
+
+        :param between: called before and after the keys go.
+        """
         source = self.owner(slot)
         ids = {node: node.command("CLUSTER", "MYID") for node in (source, target)}
         target.command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
         source.command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
+        between()
         while keys := source.command("CLUSTER", "GETKEYSINSLOT", slot, 100):
             source.command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+        between()
         for node in (target, source):
             node.command("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
 

@@ -93,7 +93,10 @@ class RedisStore(Store):
             command = Command(wire, (self._publish_word, wire, payload))
             return Receipt(self._answer(command, PublishError), None, False)
         check_key(key, rule)
-        keys = [names.stream(wire), names.position(wire), names.idempotency(wire, key)]
+        # While a slot is moved, a script runs only where all keys that it names exist.
+        keys = [names.stream(wire), names.position(wire)]
+        if key:
+            keys.append(names.idempotency(wire, key))
         remember = max(KEY_SECONDS, rule.age) if key else 0.0
         arguments = [wire, payload, self._publish_word, *_kept(rule), _ms(remember)]
         receivers, position, duplicate = self._answer(
@@ -266,7 +269,8 @@ class RedisStore(Store):
         if isinstance(cause, BusyError):
             what, then = "it was not sent", "see whether the store or this process is overloaded"
         elif str(cause).startswith("NOREPLICAS"):
-            what, then = "the message may be lost", "see whether its replicas follow it"
+            what = "the message may be lost" if error is PublishError else "it is not done"
+            then = "see whether its replicas follow it"
         else:
             lost = error is PublishError
             what = "the message may be lost" if lost else "it may not be done"

@@ -27,7 +27,14 @@ from typing import Any
 import hiredis
 
 from gpulse.store.base import ANSWER
-from gpulse.store.commands import Command, Word, is_unknown_script, lane_of, pack_words
+from gpulse.store.commands import (
+    Command,
+    Word,
+    is_unknown_script,
+    lane_of,
+    pack_words,
+    tail_of,
+)
 from gpulse.store.endpoint import Endpoint
 from gpulse.store.ledger import pack
 from gpulse.store.link import NATIVE, AwayError, Dialer
@@ -122,7 +129,7 @@ class ClusterCommands:
                     data.append(ASKING)
                     count += 1
                 data.append(commands[index].pack(in_full=index in in_full))
-                count += commands[index].owed
+                count += 1
             try:
                 found = iter(self._line(node, lane).call(b"".join(data), count))
             except AwayError as failure:
@@ -171,7 +178,8 @@ class ClusterCommands:
         lines = self._lines.get((node, lane))
         if lines is None:
             route = FixedRoute(self._url, self._dialer, node)
-            lines = self._lines.setdefault((node, lane), Lines(lambda: Pipeline(route)))
+            tail = tail_of(lane, self._url)
+            lines = self._lines.setdefault((node, lane), Lines(lambda: Pipeline(route, tail=tail)))
         return lines.get()
 
     def _refresh(self) -> None:

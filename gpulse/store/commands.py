@@ -24,8 +24,9 @@ from gpulse.storeurl import StoreURL
 
 Word = bytes | str | int
 
-CONFIRM = 0.15
-"""Seconds that replicas have to confirm a command; less than the store has for its answer."""
+CONFIRM = 0.1
+"""Seconds that replicas have to confirm a command.  A server looks at its clients' deadlines ten
+times a second, so WAIT may take 0.1 s longer, and that is still less than the store has."""
 
 
 def pack_words(words: tuple[Word, ...]) -> bytes:
@@ -58,11 +59,6 @@ class Command(NamedTuple):
     replicas: int = 0
     """So many replicas have to have it, or the reply is an error."""
 
-    @property
-    def owed(self) -> int:
-        """Replies that its packed form gets."""
-        return 2 if self.replicas else 1
-
     def pack(self, *, in_full: bool = False) -> bytes:
         """As the server reads it.
 
@@ -74,12 +70,11 @@ class Command(NamedTuple):
             words = (b"EVAL", self.script.source, *self.words)
         else:
             words = (b"EVALSHA", self.script.digest, *self.words)
-        if self.replicas:
-            return pack_words(words) + pack_words((b"WAIT", self.replicas, round(CONFIRM * 1000)))
         return pack_words(words)
 
     def reply(self, replies: Iterator[Any]) -> Any:
-        """Take what belongs to this command from the replies of a server."""
+        """Take what belongs to this command from the replies of a server; behind that of one which
+        replicas have to confirm comes the number of those that did, so it goes alone."""
         reply = next(replies)
         if not self.replicas:
             return reply
@@ -114,6 +109,13 @@ def lane_of(commands: Sequence[Command], bulk: bool) -> str:
     return "bulk" if bulk else "confirmed" if commands[0].replicas else "short"
 
 
+def tail_of(lane: str, url: StoreURL) -> bytes:
+    """What each batch of it ends with: one WAIT for all, or they would wait one after the other."""
+    if lane != "confirmed":
+        return b""
+    return pack_words((b"WAIT", url.replicas, round(CONFIRM * 1000)))
+
+
 class Commands(Protocol):
     """How a store's commands are sent.  From greenlets and native threads; never on the hub."""
 
@@ -143,20 +145,20 @@ class ServerCommands:
     sharded = False
 
     def __init__(self, url: StoreURL) -> None:
-        def make() -> Pipeline:
-            return Pipeline(_route(url), select(url.db))
+        def lines(lane: str) -> Lines:
+            return Lines(lambda: Pipeline(_route(url), select(url.db), tail=tail_of(lane, url)))
 
-        self._lines = {lane: Lines(make) for lane in LANES}
+        self._lines = {lane: lines(lane) for lane in LANES}
 
     def run(self, commands: Sequence[Command], *, bulk: bool = False) -> list[Any]:
         line = self._lines[lane_of(commands, bulk)].get()
         data = b"".join([each.pack() for each in commands])
-        found = iter(line.call(data, sum([each.owed for each in commands])))
+        found = iter(line.call(data, len(commands)))
         replies = [each.reply(found) for each in commands]
         for index, reply in enumerate(replies):
             if is_unknown_script(reply):
                 command = commands[index]
-                again = line.call(command.pack(in_full=True), command.owed)
+                again = line.call(command.pack(in_full=True))
                 replies[index] = command.reply(iter(again))
         return replies
 

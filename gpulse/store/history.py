@@ -184,7 +184,7 @@ class Track:
         position = self._position
         if position is None:
             self._position = head.newest
-            held = self._take_held(head.newest)
+            held = self._take_held(head)
         elif self._held is not None or head.newest.epoch != position.epoch:
             if self._is_told_of(position, head, events):
                 held = self._mend(head, events)
@@ -194,6 +194,11 @@ class Track:
             waiting = self._waiting.get(receiver)
             if waiting is not None and self._is_told_of(waiting.since, head, events):
                 self._serve(receiver, waiting, head, events)
+        if held and self._asked_held and held[0][0].epoch != head.newest.epoch:
+            # The answer knows nothing of an event that was here before it: it is older, from a
+            # server that another one has replaced, or the store was emptied.
+            first = held[0][0]
+            self._jump(Position(first.epoch, first.offset - 1))
         self._release(held)
         if not self._waiting:
             self._recent.clear()
@@ -212,31 +217,29 @@ class Track:
         del queue[0]
         return True
 
-    def _take_held(self, newest: Position) -> "list[tuple[Position, Event]]":
-        """What was held, without what belongs to an epoch that is over: an event that was here
-        when the store was asked, and is of another epoch than the answer."""
+    def _take_held(self, head: Head) -> "list[tuple[Position, Event]]":
+        """What was held, without what was here when the store was asked and is of an epoch that
+        the answer continues: it tells of all of that which counts."""
         held, self._held = self._held or [], None
-        return [
-            each
-            for index, each in enumerate(held)
-            if index >= self._asked_held or each[0].epoch == newest.epoch
-        ]
+        over = {last.epoch for last in head.earlier}
+        before = [each for each in held[: self._asked_held] if each[0].epoch not in over]
+        held[: self._asked_held] = before
+        self._asked_held = len(before)
+        return held
 
     def _inquire(self) -> None:
         """Ask the store, if there is anything to ask and no question is open."""
         if self._asked is not None or not (self._waiting or self._held is not None):
             return
-        known: list[Position | None] = []
+        known = [each.since for each in self._waiting.values() if each.since is not None]
         if self._held is not None and self._position is not None:
             known.append(self._position)
-        known += [waiting.since for waiting in self._waiting.values()]
-        first = next((each for each in known if each is not None), None)
         since = None
-        if first is not None:
-            # The offsets of two epochs cannot be compared before the store has said more.
-            epoch = self._position.epoch if self._position is not None else first.epoch
-            offsets = [each.offset for each in known if each is not None and each.epoch == epoch]
-            since = Position(epoch, min(offsets)) if offsets else first
+        if known:
+            # The offsets of two epochs cannot be compared before the store has said more.  Who
+            # waits longest comes first, or holes without end would keep him waiting.
+            epoch = known[0].epoch
+            since = Position(epoch, min(each.offset for each in known if each.epoch == epoch))
         self._asked = tuple(self._waiting)
         self._asked_since = since
         self._asked_held = len(self._held or ())
@@ -292,9 +295,10 @@ class Track:
         :returns: the live events that were held meanwhile.
         """
         newest = head.newest
-        held = self._take_held(newest)
+        held = self._take_held(head)
         distance = head.distance_from(self._position)
         if distance is not None and distance <= len(events):
+            self._doubt_trailing(head)
             self._counts.recovered += 1 if distance else 0
             for event in events[len(events) - distance :]:
                 assert event.position is not None
@@ -305,6 +309,16 @@ class Track:
         before = first.offset - 1 if held and first.epoch == newest.epoch else newest.offset
         self._jump(Position(newest.epoch, min(before, newest.offset)))
         return held
+
+    def _doubt_trailing(self, head: Head) -> None:
+        """Those that were served by a server which another one has replaced may have messages that
+        nobody has any more: they go on from where the worker is."""
+        assert self._position is not None
+        for receiver, known in list(self._trailing.items()):
+            if head.distance_from(known) is None:
+                del self._trailing[receiver]
+                self.receivers.add(receiver)
+                self._gap(receiver, self._position)
 
     def _jump(self, position: Position) -> None:
         """Go on behind ``position``, after a gap."""
@@ -322,6 +336,7 @@ class Track:
             if self._held is not None:
                 # Another hole: what follows waits as well.
                 self._held.extend(held[index + 1 :])
+                self._asked_held = len(self._held)  # all of it was here before the question
                 return
 
     def _is_told_of(self, since: Position | None, head: Head, events: "tuple[Event, ...]") -> bool:

@@ -15,7 +15,8 @@ A server that finds the hash written by another one has a copy, of which the las
 missing: a replica that took over, or one that restarted from its disk.  It counts on in a new epoch
 and notes up to where the old one holds, so that a position which was given away twice is told from
 its namesake.  *Server* is the start of the replication ID, which changes whenever a server starts
-or becomes a primary.  Epochs before the last eight are forgotten.
+or becomes a primary, and now and then without need, which costs a question.  Epochs before the last
+eight are forgotten.
 
 Needs a server that replicates effects (Redis 5, any Valkey), for the scripts read the clock before
 they write.
@@ -54,7 +55,7 @@ local epoch, offset = found[1] or fresh, tonumber(found[2] or 0)
 local here, earlier = server(), found[5] or ''
 if not found[1] then
   redis.call('DEL', stream)
-elseif found[4] ~= here then
+elseif found[4] and found[4] ~= here then
   -- Whoever counted may have given the next offsets away, and the copy here never got to know.
   earlier = string.match(earlier, '^' .. string.rep('%S+ ', 7)) or earlier
   earlier = epoch .. '-' .. whole(offset) .. ' ' .. earlier

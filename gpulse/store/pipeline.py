@@ -66,7 +66,10 @@ class BusyError(Exception):
 class Call:
     """The commands of one caller, and what became of them."""
 
-    __slots__ = ("count", "data", "done", "failure", "given_up", "leads", "lock", "replies")
+    __slots__ = (
+        *("count", "data", "done", "failure", "given_up"),
+        *("has_tail", "leads", "lock", "replies"),
+    )
 
     def __init__(self, data: bytes, count: int) -> None:
         self.data = data
@@ -76,6 +79,7 @@ class Call:
         self.done = False
         self.leads = False
         self.given_up = False
+        self.has_tail = False  # which ends it
         self.failure: str | None = None
 
     def finish(self, failure: str | None = None) -> None:
@@ -94,6 +98,7 @@ class Pipeline:
 
     :param route: opens the connection.
     :param setup: packed commands that each connection begins with.
+    :param tail: a packed command that each batch ends with; its reply is the last one of each call.
     """
 
     def __init__(
@@ -101,6 +106,7 @@ class Pipeline:
         route: Route,
         setup: tuple[bytes, ...] = (),
         clock: Callable[[], float] = time.monotonic,
+        tail: bytes = b"",
     ) -> None:
         self._mutex = threading.Lock()
         self._waiting: deque[Call] = deque()
@@ -119,6 +125,7 @@ class Pipeline:
         self.circuit = Circuit(PAUSE, clock)
         self._route = route
         self._setup = setup
+        self._tail = tail
         self._clock = clock
         self.commands = 0
         """Commands sent."""
@@ -243,7 +250,8 @@ class Pipeline:
     def _hand_over(self) -> None:
         """Make the first one that still sleeps the leader."""
         with self._mutex:
-            for call in chain(self._sent, self._waiting):
+            tails = [each.calls for each in self._sent if isinstance(each, _Tail)]
+            for call in chain(self._sent, *tails, self._waiting):
                 if not (call.done or call.given_up or call.lock is None):
                     call.leads = True
                     call.wake()
@@ -266,6 +274,8 @@ class Pipeline:
                 batch.append(call)
                 self.commands += call.count
             self._waiting_bytes -= size
+            if self._tail:
+                batch.append(_Tail(self._tail, [c for c in batch if not isinstance(c, _Check)]))
             self._sent.extend(batch)
         self.batches += 1
         link.sock.sendall(batch[0].data if len(batch) == 1 else b"".join([c.data for c in batch]))
@@ -312,7 +322,8 @@ class Pipeline:
             call.replies.append(reply)
             if len(call.replies) == call.count:
                 sent.popleft()
-                call.finish()
+                if not call.has_tail:
+                    call.finish()
         if reader.has_data():
             raise AwayError("it sent a reply that nobody asked for")
         self._idle_since = self._clock()
@@ -346,6 +357,23 @@ class _Check(Call):
     def finish(self, failure: str | None = None) -> None:
         if failure is None and not self._route.accepts(self.replies[0]):
             raise AwayError("it is not the primary any more")
+
+
+class _Tail(Call):
+    """Goes last in a batch, whose calls end with it."""
+
+    __slots__ = ("calls",)
+
+    def __init__(self, data: bytes, calls: list[Call]) -> None:
+        super().__init__(data, 1)
+        self.calls = calls
+        for call in calls:
+            call.has_tail = True
+
+    def finish(self, failure: str | None = None) -> None:
+        for call in self.calls:
+            call.replies += self.replies
+            call.finish(failure)
 
 
 class Lines:

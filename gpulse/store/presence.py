@@ -155,8 +155,9 @@ class Presence:
         return self._store.members(check_channel(channel))
 
     def nudge(self) -> None:
-        """Beat soon: the store was away.  From any thread, the hub's too; blocks nobody."""
-        self._due = True
+        """Beat soon and compare: the store was away, and another server may have its place, without
+        the last writes.  From any thread, the hub's too; blocks nobody."""
+        self._doubtful = self._due = True
 
     def flush(self) -> None:
         """Tell the store the numbers that changed; done by itself ``FLUSH`` seconds after one did.
@@ -172,16 +173,15 @@ class Presence:
         A store that is away is only logged: the lease will run out.
         """
         self._stopped = True
-        with self._in_turn():
-            self._mirror.clear()
-            self._untold.clear()
-            self._sockets = 0
-            if not self._started:
-                return
-            try:
-                self._store.release(self.owner)
-            except StoreError as error:
-                _log.warning("presence is not released, its lease will run out: %s", error)
+        try:
+            with self._in_turn():
+                self._mirror.clear()
+                self._untold.clear()
+                self._sockets = 0
+                if self._started:
+                    self._store.release(self.owner)
+        except StoreError as error:
+            _log.warning("presence is not released, its lease will run out: %s", error)
 
     def beat(self) -> None:
         """Renew the lease, mend what differs, sweep; the loop's one pass.
@@ -254,8 +254,8 @@ class Presence:
         if self._started:
             return
         self._store.renew(self.owner, self._lease)
-        self._started = True
         self._spawn(self._beat_forever)
+        self._started = True
 
     # Beside the pool
 

@@ -326,6 +326,29 @@ def test_a_slot_moves_while_it_is_listened_to(shared_cluster: Cluster, cluster: 
     assert "stays" not in ear.missed
 
 
+def test_a_publish_is_served_while_its_slot_is_on_its_way(
+    shared_cluster: Cluster, cluster: Place
+) -> None:
+    channel = "kept:on-its-way"
+    slot = cluster.slot(channel)
+    first = cluster.store.publish(channel, encode(0)).position
+    old = shared_cluster.owner(slot)
+    target = next(node for node in shared_cluster.nodes if node is not old)
+    target.command("SCRIPT", "FLUSH")
+    published = [0]
+
+    def publish() -> None:
+        published.append(len(published))
+        cluster.store.publish(channel, encode(published[-1]))
+
+    shared_cluster.move(slot, target, publish)
+    publish()
+    (found,) = cluster.store.recover([(channel, first)])
+    assert found.recovered
+    assert [event.message for event in found.events] == published[1:] == [1, 2, 3]
+    shared_cluster.move(slot, old)
+
+
 def test_a_store_that_knows_an_old_map_is_sent_on(shared_cluster: Cluster, cluster: Place) -> None:
     channel = "kept:sent-on"
     slot = cluster.slot(channel)

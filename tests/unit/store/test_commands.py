@@ -3,7 +3,8 @@
 import hiredis
 import pytest
 
-from gpulse.store.commands import Command, Script, call
+from gpulse.store.commands import Command, Script, call, tail_of
+from gpulse.storeurl import parse
 
 SCRIPT = Script("return 1")
 ERROR = hiredis.ReplyError("ERR of the test")
@@ -11,18 +12,16 @@ ERROR = hiredis.ReplyError("ERR of the test")
 
 def test_a_script_goes_by_its_digest_or_in_full() -> None:
     command = call(SCRIPT, [b"k"], [1])
-    assert command.owed == 1
     assert command.pack() == (
         b"*5\r\n$7\r\nEVALSHA\r\n$40\r\n" + SCRIPT.digest + b"\r\n$1\r\n1\r\n$1\r\nk\r\n$1\r\n1\r\n"
     )
     assert b"$4\r\nEVAL\r\n$8\r\nreturn 1\r\n" in command.pack(in_full=True)
 
 
-def test_replicas_are_waited_for_right_behind_the_command() -> None:
-    command = call(SCRIPT, [b"k"], [1], replicas=2)
-    assert command.owed == 2
-    plain = call(SCRIPT, [b"k"], [1]).pack()
-    assert command.pack() == plain + b"*3\r\n$4\r\nWAIT\r\n$1\r\n2\r\n$3\r\n150\r\n"
+def test_replicas_are_waited_for_once_for_all_publishes_of_a_batch() -> None:
+    url = parse("redis://127.0.0.1/0?replicas=2")
+    assert tail_of("confirmed", url) == b"*3\r\n$4\r\nWAIT\r\n$1\r\n2\r\n$3\r\n100\r\n"
+    assert tail_of("short", url) == tail_of("bulk", url) == b""
 
 
 @pytest.mark.parametrize(

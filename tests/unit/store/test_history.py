@@ -124,14 +124,21 @@ class Model:
 
     def ask(self, _: int = 0) -> None:
         """The store looks at a question."""
+        self._look(self.newest, self.earlier, [payload for _, payload in self.kept])
+
+    def ask_old(self, number: int = 0) -> None:
+        """A server looks at it that another one has replaced, or a replica that lags."""
+        newest, _, earlier, kept = self.copies[-1 - number % min(4, len(self.copies))]
+        self._look(newest, earlier, [payload for _, payload in kept])
+
+    def _look(self, newest: Position, earlier: tuple[Position, ...], payloads: list[bytes]) -> None:
         if not self.questions:
             return
         since, question = self.questions.popleft()
         asked = None if since is None else Position.parse(since)
-        head = Head(self.newest, self.earlier)
-        distance = head.distance_from(asked) or 0
-        payloads = [payload for _, payload in self.kept][max(len(self.kept) - distance, 0) :]
-        self.answers.append((question, recovery("c", head, asked, payloads)))
+        head = Head(newest, earlier)
+        after = payloads[max(len(payloads) - (head.distance_from(asked) or 0), 0) :]
+        self.answers.append((question, recovery("c", head, asked, after)))
 
     def answer(self, _: int = 0) -> None:
         if self.answers:
@@ -184,6 +191,8 @@ class Model:
 
     def split(self, number: int) -> None:
         """A replica takes over, but the worker goes on listening to the old primary."""
+        if self.is_taken_over:
+            return  # it would begin an epoch of its own
         if self.connected and self.stranded is None:
             self.stranded = (self.newest, self.last)
         self._take_over(number)
@@ -250,8 +259,11 @@ def test_every_receiver_gets_the_exact_sequence_or_a_gap(found: list[tuple[str, 
     run(Model(), found)
 
 
+TAKEOVER = ("promote", "split", "strand", "strand", "ask_old")
+
+
 @settings(max_examples=300, deadline=None, derandomize=True)
-@given(steps(*USUAL, *USUAL, *RARE, "promote", "split", "strand", "strand"))
+@given(steps(*USUAL, *USUAL, *RARE, *TAKEOVER))
 def test_a_replica_that_lacks_the_last_writes_is_noticed(found: list[tuple[str, int]]) -> None:
     run(Model(), found)
 
@@ -292,6 +304,76 @@ def test_who_comes_while_the_worker_listens_to_an_old_primary_is_told() -> None:
     ear.check(model)
 
 
+def test_who_was_served_what_was_then_lost_is_told() -> None:
+    model, ear = opened(size=20, published=5)
+    model.lose()
+    model.publish()
+    model.publish()
+    comer = model.add(4)
+    model.ask()
+    model.answer()
+    assert comer.messages == ["5", "6", "7"]
+    del model.copies[-2:]
+    model.promote(0)  # nobody else had 6 and 7
+    for _ in range(3):
+        model.publish()
+    model.settle()
+    assert comer.messages == ["5", "6", "7", "e0-5", "8", "9", "10", "11", "12"]
+    assert ear.messages == ["8", "9", "10", "11", "12"]
+
+
+def test_an_event_that_the_store_does_not_know_yet_is_not_dropped() -> None:
+    model, ear = opened(size=20, published=5)
+    model.split(0)
+    model.stranded = None  # the worker hears the new primary; its questions go to the old one
+    model.publish()
+    model.land()
+    model.ask_old(1)
+    model.answer()
+    assert [each.position if isinstance(each, Event) else each for each in ear.heard] == [
+        str(model.newest._replace(offset=5)),
+        str(model.newest),
+    ]
+    assert not model.questions
+
+
+def listening_to_the_old_primary() -> Model:
+    """A model whose worker knows of the new primary already."""
+    model, _ = opened(size=200, published=3)
+    model.split(0)
+    model.publish()
+    model.add(2)
+    model.ask()
+    model.answer()
+    return model
+
+
+def test_events_of_an_old_primary_are_asked_about_together() -> None:
+    model = listening_to_the_old_primary()
+    questions = 0
+    for _ in range(100):
+        model.strand()
+        model.land()
+    while model.questions:
+        questions += 1
+        model.ask()
+        model.answer()
+    assert questions == 2  # the one about the first, and the one about all that came meanwhile
+
+
+def test_events_of_an_old_primary_keep_nobody_waiting() -> None:
+    model = listening_to_the_old_primary()
+    model.strand()
+    model.land()
+    comer = model.add(2)
+    for _ in range(3):
+        model.strand()
+        model.land()
+        model.ask()
+        model.answer()
+    assert comer.answers[0].recovered  # type: ignore[union-attr]
+
+
 def test_an_answer_that_tells_of_a_new_epoch_is_no_gap_for_the_others() -> None:
     model, ear = opened(size=20, published=3)
     model.lose()
@@ -311,10 +393,10 @@ def test_an_answer_that_tells_of_a_new_epoch_is_no_gap_for_the_others() -> None:
 
 def test_long_random_lives_end_in_order() -> None:
     chance = random.Random(7)
-    for _ in range(60):
+    for length in [40] * 600 + [400] * 40:  # what is lost shows where a life ends
         model = Model(size=chance.choice((1, 3, 50)))
-        for _ in range(400):
-            name = chance.choice(USUAL * 4 + RARE + ("promote", "split", "strand", "strand"))
+        for _ in range(length):
+            name = chance.choice(USUAL * 4 + RARE + TAKEOVER)
             getattr(model, name)(chance.randrange(1000))
         run(model, [])
 

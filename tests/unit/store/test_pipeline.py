@@ -161,6 +161,39 @@ def test_those_who_come_meanwhile_are_written_together(
     assert not pipeline._led
 
 
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_tail_is_sent_once_for_a_batch_and_ends_all_of_it(
+    route: FakeRoute, clock: Clock, hangs: bool
+) -> None:
+    pipeline = Pipeline(route, (), clock, tail=echo("tail"))
+    callers = Callers(pipeline)
+    gate = threading.Event()
+    route.special[b"HOLD"] = lambda: b"+held\r\n" if gate.wait(WAIT) else b""
+    callers.call("first", pack(b"HOLD"))
+    while not route.sockets or not route.sockets[0].writes:
+        gate.wait(0.001)
+    for number in range(5):
+        callers.call(number)
+    callers.wait_for(5)
+    if hangs:
+        replies = iter([b"+0\r\n", b"+1\r\n"])
+        route.special[b"ECHO"] = lambda: next(replies, b"")
+    gate.set()
+    results = callers.join()
+    if hangs:
+        # All that is answered is the first one's tail and one call of the next batch.
+        assert results.pop("first") == [b"held", b"0"]
+        assert all("did not answer" in str(result) for result in results.values())
+    else:
+        assert results == {
+            "first": [b"held", b"tail"],
+            **{n: [b"%d" % n, b"tail"] for n in range(5)},
+        }
+        assert b"".join(route.sockets[0].writes).count(echo("tail")) == 2
+    assert len(results) >= 5
+    assert not pipeline._led
+
+
 def test_an_error_reply_is_its_caller_s_only(route: FakeRoute, pipeline: Pipeline) -> None:
     route.special[b"BAD"] = lambda: b"-ERR no\r\n"
     (reply,) = pipeline.call(pack(b"BAD"))

@@ -193,6 +193,17 @@ def test_a_flush_that_gets_no_turn_is_made_good_by_the_beat(
     assert rig.presence.roster("room") == {"ann": 2}
 
 
+def test_a_worker_that_stops_while_its_presence_is_busy_is_told_and_goes_on(
+    store: FrailStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(presence_module, "PATIENCE", 0.01)
+    presence = worker(store)
+    enter(presence, "ann")
+    with presence._in_turn():
+        presence.release()
+    assert "presence is not released, its lease will run out" in caplog.text
+
+
 def test_where_no_thread_is_to_be_had_the_beat_tells(store: FrailStore) -> None:
     services: list[Callable[[], None]] = []
 
@@ -341,3 +352,32 @@ def test_release_takes_what_was_told_and_what_was_not(
     assert store.calls == []
     assert store.members("room") == {}
     assert news == ["ann joined", "bob joined", "ann gone", "bob gone"]
+
+
+def test_what_another_server_lacks_in_equal_measure_is_found(store: FrailStore) -> None:
+    presence = worker(store)
+    enter(presence, "bob")
+    presence.beat()
+    presence.leave("room", "bob")
+    enter(presence, "ann")
+    # A replica takes over that has neither: as many members and connections as before.
+    store.leave("room", "ann", presence.owner)
+    store.join("room", "bob", presence.owner)
+    presence.nudge()
+    presence.beat()
+    assert presence.roster("room") == {"ann": 1}
+
+
+def test_without_a_thread_for_the_beat_nobody_joins(store: FrailStore) -> None:
+    services: list[Callable[[], None]] = []
+
+    def spawn(service: Callable[[], None]) -> None:
+        services.append(service)
+        if len(services) == 1:
+            raise RuntimeError("can't start new thread")
+
+    presence = Presence(store, spawn)
+    with pytest.raises(RuntimeError):
+        enter(presence, "ann")
+    enter(presence, "ann")
+    assert len(services) == 2, "a member was joined that nobody keeps alive"
