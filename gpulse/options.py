@@ -527,7 +527,8 @@ OPTIONS: tuple[Option, ...] = (
         values.number,
         100,
         _SOCKETS,
-        "open WebSockets of one user on a worker; more are closed with 4409; 0 is any",
+        "open WebSockets and event streams of one user on a worker; beyond it the oldest is closed "
+        "with 4409, but a new event stream is refused with 429; 0 is any",
         metavar="N",
         unit="WebSockets per worker",
         low=0,

@@ -25,10 +25,11 @@ from gpulse.http.exchange import Exchange
 from gpulse.store.base import check_channel
 from gpulse.store.message import BINARY as BINARY_EVENT
 from gpulse.store.message import GAP, PRESENCE, Event
-from gpulse.websocket.channels import open_stream
+from gpulse.websocket.closecodes import NORMAL
 from gpulse.websocket.consumer import WebSocketConsumer, text
 from gpulse.websocket.eventstream import EventStreamSession, decode_id
 from gpulse.websocket.frames import TEXT
+from gpulse.websocket.streams import open_stream
 
 log = logging.getLogger("gpulse.sse")
 
@@ -54,6 +55,9 @@ class EventStream(WebSocketConsumer):
 
     channels: ClassVar[Sequence[str]] = ()
     """The channels of every stream of this view."""
+
+    _reacting: Event | None = None
+    """The one with a position that ``on_event`` works on."""
 
     @staticmethod
     def shape(event: Event) -> tuple[int, bytes] | None:
@@ -85,10 +89,44 @@ class EventStream(WebSocketConsumer):
             self._services.pool.call_hub(session.at, channel, at)
         if missing:
             self.on_gap(self._channels[0], None)
+        self._services.pool.call_hub(session.tell)
 
     def on_gap(self, channel: str, position: str | None) -> None:
         """Messages are missing: tell the page by an event named ``gap``."""
         self._services.pool.call_hub(self._session.send_frame, b"event: gap\ndata: \n\n")
+
+    def close(self, code: int = NORMAL, reason: str = "") -> None:
+        """End the stream; a browser comes back after some seconds.
+
+        An ``on_event`` that does this is done with its event, which does not come again then.
+        """
+        if self._reacting is not None:
+            self._has_reacted(self._reacting)
+        super().close(code, reason)
+
+    def _dispatch(self, handler: str, *args: Any) -> None:
+        """``on_event``: let the last of what it sends carry the position."""
+        event = args[0] if handler == "on_event" else None
+        if event is None or event.position is None:
+            super()._dispatch(handler, *args)
+            return
+        session = self._session
+        assert isinstance(session, EventStreamSession)
+        self._reacting = event
+        self._services.pool.call_hub(session.react)
+        try:
+            super()._dispatch(handler, event)
+            self._has_reacted(event)
+        except BaseException:
+            self._has_reacted(None)
+            raise
+        finally:
+            self._reacting = None
+
+    def _has_reacted(self, event: Event | None) -> None:
+        session = self._session
+        assert isinstance(session, EventStreamSession)
+        self._services.pool.call_hub(session.reacted, event)
 
     # -- the view
 

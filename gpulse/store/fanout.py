@@ -37,14 +37,15 @@ _log = logging.getLogger("gpulse.store")
 class _Channel:
     """:param track: None without a history."""
 
-    __slots__ = ("confirmed", "receivers", "track", "waiting")
+    __slots__ = ("name", "receivers", "track", "waiting")
 
-    def __init__(self, track: Track | None) -> None:
-        # Until the store confirms, then they go to the track.
-        self.waiting: list[tuple[Receiver, Position | None, Done]] = []
+    def __init__(self, name: str, track: Track | None) -> None:
+        # Until the store confirms, then they go to the track; None from then on.
+        self.waiting: list[tuple[Receiver, Position | None, Done]] | None = []
+        self.name = name
+        """The one text for all its receivers."""
         self.track = track
         self.receivers = track.receivers if track is not None else Receivers()
-        self.confirmed = False
 
     @property
     def is_wanted(self) -> bool:
@@ -56,7 +57,7 @@ class _Channel:
         return (
             receiver in self.receivers
             or (self.track is not None and receiver in self.track)
-            or any(receiver is waiting for waiting, _, _ in self.waiting)
+            or any(receiver is waiting for waiting, _, _ in self.waiting or ())
         )
 
 
@@ -75,7 +76,8 @@ class Fanout:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._channels: dict[str, _Channel] = {}
-        self._channels_of: dict[Receiver, set[str]] = {}
+        # A receiver's one channel stands alone; a set of one would cost 216 bytes.
+        self._channels_of: dict[Receiver, str | set[str]] = {}
         self._subscriber: Subscriber | None = None
         self._quiet = Quiet(10.0)
         self._circuit = Circuit(PAUSE, clock)
@@ -111,12 +113,12 @@ class Fanout:
                 # A store that hangs would hold up one pool member after the other.
                 done(SubscribeError(f"channel {channel!r}: {self._circuit.cause}"))
                 return
-            entry = self._channels[channel] = _Channel(self._track(channel))
+            entry = self._channels[channel] = _Channel(channel, self._track(channel))
         elif receiver in entry:
             self._again(entry, receiver, done)
             return
-        self._channels_of.setdefault(receiver, set()).add(channel)
-        if entry.confirmed:
+        self._note(entry.name, receiver)
+        if entry.waiting is None:
             self._admit(entry, receiver, position, self._guarded(channel, entry, receiver, done))
             return
         entry.waiting.append((receiver, position, done))
@@ -167,11 +169,11 @@ class Fanout:
     def remove(self, channel: str, receiver: Receiver) -> None:
         """Hand ``receiver`` no more events of ``channel``; nothing if it gets none."""
         entry = self._channels.get(channel)
-        if entry is None or channel not in self._channels_of.get(receiver, ()):
+        if entry is None or not self.has(channel, receiver):
             return
         self._forget(channel, receiver)
-        revoked = [done for waiter, _, done in entry.waiting if waiter is receiver]
-        if revoked:
+        revoked = [done for waiter, _, done in entry.waiting or () if waiter is receiver]
+        if revoked and entry.waiting:
             entry.waiting = [each for each in entry.waiting if each[0] is not receiver]
         if entry.track is not None:
             done = entry.track.remove(receiver)
@@ -183,12 +185,19 @@ class Fanout:
         for done in revoked:
             done(SubscribeError(f"channel {channel!r} was left before the store confirmed it"))
 
+    def _note(self, channel: str, receiver: Receiver) -> None:
+        known = self._channels_of.setdefault(receiver, channel)
+        if isinstance(known, set):
+            known.add(channel)
+        elif known != channel:
+            self._channels_of[receiver] = {known, channel}
+
     def _forget(self, channel: str, receiver: Receiver) -> None:
-        channels = self._channels_of.get(receiver)
-        if channels is not None:
-            channels.discard(channel)
-            if not channels:
-                del self._channels_of[receiver]
+        known = self._channels_of.get(receiver)
+        if isinstance(known, set):
+            known.discard(channel)
+        if not known or known == channel:
+            self._channels_of.pop(receiver, None)
 
     def _drop_if_idle(self, channel: str, entry: _Channel) -> None:
         if not entry.is_wanted and self._channels.get(channel) is entry:
@@ -198,12 +207,23 @@ class Fanout:
 
     def remove_all(self, receiver: Receiver) -> None:
         """Hand ``receiver`` no more events of any channel."""
-        for channel in tuple(self._channels_of.get(receiver, ())):
+        for channel in self.channels_of(receiver):
             self.remove(channel, receiver)
+
+    def has(self, channel: str, receiver: Receiver) -> bool:
+        """``receiver`` gets the events of ``channel``, or is about to."""
+        known = self._channels_of.get(receiver, ())
+        return known == channel if isinstance(known, str) else channel in known
+
+    def count_of(self, receiver: Receiver) -> int:
+        """How many channels those are."""
+        known = self._channels_of.get(receiver, ())
+        return 1 if isinstance(known, str) else len(known)
 
     def channels_of(self, receiver: Receiver) -> tuple[str, ...]:
         """The channels whose events ``receiver`` gets, sorted."""
-        return tuple(sorted(self._channels_of.get(receiver, ())))
+        known = self._channels_of.get(receiver, ())
+        return (known,) if isinstance(known, str) else tuple(sorted(known))
 
     def close(self) -> None:
         """Close the subscriber; no event is handed out any more."""
@@ -234,9 +254,8 @@ class Fanout:
             # Everyone left while the store was asked, and perhaps somebody else came: the newer
             # entry has asked for itself.
             return
-        waiting, entry.waiting = entry.waiting, []
+        waiting, entry.waiting = entry.waiting or (), None
         if error is None:
-            entry.confirmed = True
             for receiver, since, done in waiting:
                 guarded = self._guarded(channel, entry, receiver, done)
                 self._admit(entry, receiver, since, guarded)
@@ -260,7 +279,7 @@ class Fanout:
         """The connection is back; what was published meanwhile did not arrive."""
         for channel in list(self._channels) if channels is None else channels:
             entry = self._channels.get(channel)
-            if entry is None or not entry.confirmed:
+            if entry is None or entry.waiting is not None:
                 continue
             if entry.track is not None:
                 entry.track.reconnected()

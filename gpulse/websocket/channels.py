@@ -26,7 +26,6 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from gpulse.django import accounts
 from gpulse.errors import StoreError
 from gpulse.http.exchange import Exchange
-from gpulse.http.upgrade import Upgrade
 from gpulse.store.base import check_channel
 from gpulse.store.message import Event, encode
 from gpulse.store.position import Position
@@ -35,6 +34,7 @@ from gpulse.websocket.consumer import WebSocketConsumer, text
 from gpulse.websocket.eventstream import EventStreamSession
 from gpulse.websocket.identities import network_of
 from gpulse.websocket.shapes import enveloped
+from gpulse.websocket.streams import open_stream
 
 SUBPROTOCOL = "gpulse.v1"
 PING_AFTER = 25
@@ -351,31 +351,6 @@ class ChannelConsumer(WebSocketConsumer):
             return text(400, "channels is a JSON object of channels and positions")
         self._wanted = wanted
         return open_stream(self, request, environ, exchange)
-
-
-def open_stream(
-    consumer: WebSocketConsumer, request: HttpRequest, environ: dict[str, Any], exchange: Exchange
-) -> HttpResponse:
-    """Answer with a stream that the consumer feeds."""
-    sockets = consumer._services.sockets
-    limits = sockets.limits_of(consumer.limits, type(consumer).__name__)
-    identity = accounts.identity_of(request)
-    address = str(environ.get("REMOTE_ADDR", ""))
-    if limits.per_address and sockets.identities.count_of_address(address) >= limits.per_address:
-        return text(429, "too many streams of this address", {"Retry-After": "10"})
-
-    def open_session(connection: Any, data: bytes) -> EventStreamSession:
-        session = EventStreamSession(connection, sockets, consumer, limits)
-        consumer._session = connection.protocol = session
-        consumer._register(session, identity, address)
-        session.start(data)
-        return session
-
-    exchange.upgrade = Upgrade([("Connection", "close")], open_session, status=200)
-    response = HttpResponse(status=200, content_type="text/event-stream; charset=utf-8")
-    response["Cache-Control"] = "no-cache, no-transform"
-    response["X-Accel-Buffering"] = "no"  # nginx would wait for more
-    return response
 
 
 def _parsed(message: str | bytes) -> dict[str, Any] | None:

@@ -76,7 +76,12 @@ CODES: tuple[CloseCode, ...] = (
     CloseCode(NO_STATUS, "no_status", "The close frame that came had no code", "later"),
     CloseCode(ABNORMAL, "abnormal", "The connection was lost without a close frame", "now"),
     CloseCode(INVALID_DATA, "invalid_data", "A text message was not UTF-8", "no"),
-    CloseCode(POLICY, "policy", "A rule of the application's was broken", "no"),
+    CloseCode(
+        POLICY,
+        "policy",
+        "A rule of the application's was broken, or the client sent too many pings or pongs",
+        "no",
+    ),
     CloseCode(TOO_LARGE, "too_large", "A message was larger than the other side takes", "no"),
     CloseCode(
         EXTENSION_MISSING,

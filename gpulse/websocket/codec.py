@@ -5,7 +5,8 @@ Data is refused as early as it can be known to be wrong: a frame that is too lar
 length, text on the first byte that is not UTF-8, though its frame or message is not whole.
 
 A message's bytes lie in one buffer as they come, so neither empty fragments nor single bytes can
-make more of them than they are.  Between messages nothing is kept: an idle decoder is four slots.
+make more of them than they are.  Between messages nothing is kept: whoever has very many sockets
+needs no decoder for an idle one, nor for a :func:`short_text`.
 """
 
 from codecs import utf_8_decode
@@ -18,7 +19,7 @@ from gpulse.websocket.closecodes import (
     TOO_LARGE,
     may_be_received,
 )
-from gpulse.websocket.deflate import Deflate, InflateError, TooLargeError, inflate
+from gpulse.websocket.deflate import InflateError, TooLargeError, inflate
 from gpulse.websocket.frames import (
     BINARY,
     CLOSE,
@@ -91,39 +92,51 @@ _OVER = _Unfinished()
 """After a close frame or an error: nothing more is read.  Shared, and never written to."""
 
 
+def short_text(data: bytes, max_size: int) -> str | None:
+    """The message if the data are one short text and nothing else, as nearly all that most sockets
+    ever receive; None for all else, and for what is wrong."""
+    size = len(data)
+    if (
+        5 < size <= _SHORT
+        and data[0] == _WHOLE_TEXT
+        and data[1] == size + _MASKED_SHORT
+        and size - 6 <= max_size
+    ):
+        try:
+            return apply_mask(data[6:], data[2:6]).decode()
+        except UnicodeDecodeError:
+            return None
+    return None
+
+
 class Decoder:
     """What comes in on one WebSocket.
 
     :param max_size: bytes of the largest message, as it comes and inflated.
-    :param deflate: what the handshake agreed on; None: compressed messages are an error.
+    :param deflates: the handshake agreed on it; if not, compressed messages are an error.
     """
 
     __slots__ = ("_deflates", "_max_size", "_unfinished", "error")
 
-    def __init__(self, max_size: int, deflate: Deflate | None = None) -> None:
+    def __init__(self, max_size: int, deflates: bool = False) -> None:
         self._unfinished: _Unfinished | None = None
         self._max_size = max_size
-        self._deflates = deflate is not None
+        self._deflates = deflates
         self.error: tuple[int, str] | None = None
         """Close code and reason once the client broke the protocol.  What comes after that, as what
         comes after a close frame, is ignored."""
 
+    @property
+    def is_idle(self) -> bool:
+        """It knows nothing that another decoder would not."""
+        return self._unfinished is None
+
     def feed(self, data: bytes) -> list[Item]:
         """What these bytes complete, in order; look at ``error`` afterwards."""
         if self._unfinished is None:
-            size = len(data)
-            # One short text by itself: nearly all that most sockets ever receive.
-            if (
-                5 < size <= _SHORT
-                and data[0] == _WHOLE_TEXT
-                and data[1] == size + _MASKED_SHORT
-                and size - 6 <= self._max_size
-            ):
-                try:
-                    return [(TEXT, apply_mask(data[6:], data[2:6]).decode())]
-                except UnicodeDecodeError:
-                    self._fail(INVALID_DATA, "a text message is not UTF-8")
-                    return []
+            text = short_text(data, self._max_size)
+            if text is not None:
+                return [(TEXT, text)]
         elif self._unfinished is _OVER:
             return []
         items: list[Item] = []

@@ -20,8 +20,8 @@ from gpulse.http.exchange import Exchange
 from gpulse.http.upgrade import Upgrade
 from gpulse.websocket.closecodes import NORMAL
 from gpulse.websocket.frames import BINARY, TEXT
+from gpulse.websocket.handlers import NO_HANDLERS
 from gpulse.websocket.handshake import HandshakeError, accept
-from gpulse.websocket.outlet import NO_HANDLERS
 from gpulse.websocket.session import WebSocketSession
 from gpulse.websocket.sockets import Sockets
 
@@ -105,6 +105,8 @@ class _LoopSession(WebSocketSession):
     def _put(self, handler: str, *args: object) -> None:
         if handler == "on_open":
             return
+        if self._inbox is None:
+            self._inbox = []
         self._inbox.append((handler, args))
         if self.wake is not None:
             self.wake()

@@ -28,10 +28,11 @@ from gpulse.store.message import Event
 from gpulse.store.presence import Presence
 from gpulse.websocket.closecodes import NORMAL, RATE, REPLACED, may_be_sent
 from gpulse.websocket.frames import BINARY, TEXT
+from gpulse.websocket.handlers import EVENT_HANDLERS
 from gpulse.websocket.handshake import HandshakeError, accept
 from gpulse.websocket.identities import ANONYMOUS, Identity
 from gpulse.websocket.limits import SocketLimits
-from gpulse.websocket.outlet import EVENT_HANDLERS, Outlet
+from gpulse.websocket.outlet import Outlet
 from gpulse.websocket.past import Past
 from gpulse.websocket.session import WebSocketSession
 from gpulse.websocket.shapes import plain
@@ -122,7 +123,7 @@ class WebSocketConsumer:
 
     def on_gap(self, channel: str, position: str | None) -> None:
         """Messages of a subscribed channel were lost while the store was away, and no history has
-        them: fetch anew what they were about.
+        them, or were dropped because the client reads too slowly: fetch anew what they were about.
 
         :param position: from where the channel goes on; None without a history.
         """
@@ -176,7 +177,11 @@ class WebSocketConsumer:
             opcode, data = BINARY, bytes(message)
         else:
             opcode, data = TEXT, wire.encode(message)[1:]
-        self._services.pool.call_hub(self._session.send, opcode, data)
+        pool = self._services.pool
+        if pool.is_on_hub:  # one call less
+            self._session.send(opcode, data)
+        else:
+            pool.call_hub(self._session.send, opcode, data)
 
     def close(self, code: int = NORMAL, reason: str = "") -> None:
         """Start to close.
@@ -217,8 +222,7 @@ class WebSocketConsumer:
                 # Its subscriptions were dropped already; one made now would stay forever.
                 done(SubscribeError(f"channel {channel}: the socket is closed"))
                 return
-            channels = fanout.channels_of(session)
-            if len(channels) >= most and channel not in channels:
+            if fanout.count_of(session) >= most and not fanout.has(channel, session):
                 outcome.append(ValueError(f"channel {channel}: a socket has at most {most}"))
                 waiter.set()
                 return

@@ -4,8 +4,11 @@ Runs on the hub.  The client only listens; what it sends is thrown away, up to a
 ends with its connection, so it has no length; a comment every ``COMMENT`` seconds keeps proxies
 from ending it and finds out a client that is gone.
 
-An event that has a position is preceded by an ``id`` line with the newest position of each channel,
-which browsers send back as ``Last-Event-ID``: ``CHANNEL POSITION CHANNEL POSITION``.
+A stream begins with an ``id`` line, and an event that has a position is preceded by one: the newest
+position of each channel, ``CHANNEL POSITION CHANNEL POSITION``, which browsers send back as
+``Last-Event-ID``.  Where a handler of the application's takes the event, the ``id`` precedes the
+last of what it sends, for before that the client has not all of it; where it sends nothing the
+``id`` goes alone, which moves the browser's Last-Event-ID and is no event.
 
 Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
@@ -16,8 +19,9 @@ from collections.abc import Mapping
 from gpulse.connection.connection import Connection
 from gpulse.store.message import Event
 from gpulse.websocket.closecodes import GOING_AWAY, NORMAL, RESTART
+from gpulse.websocket.handlers import Handlers
 from gpulse.websocket.limits import SocketLimits
-from gpulse.websocket.outlet import Handlers, Outlet
+from gpulse.websocket.outlet import Outlet
 from gpulse.websocket.sockets import RESTART_REASON, Sockets
 
 COMMENT = 15.0
@@ -57,7 +61,7 @@ class EventStreamSession(Outlet):
     :param handlers: the application's side.
     """
 
-    __slots__ = ("_positions", "_thrown_away")
+    __slots__ = ("_last_sent", "_positions", "_thrown_away")
 
     def __init__(
         self,
@@ -67,6 +71,9 @@ class EventStreamSession(Outlet):
         limits: SocketLimits | None = None,
     ) -> None:
         super().__init__(connection, sockets, handlers, limits, (handlers.shape, "event-stream"))
+        # What a handler of an event with a position has sent last, empty before it sent anything;
+        # None while no such handler runs.
+        self._last_sent: bytes | None = None
         self._positions: dict[str, str] = {}
         self._thrown_away = 0
 
@@ -108,13 +115,39 @@ class EventStreamSession(Outlet):
         if event.position is None or self._held is not None:
             super().deliver(event)
             return
-        self._positions[event.channel] = event.position
         if self._handled and self._is_kept(event):
-            return
+            return  # the client has it when its handler has ended: reacted()
+        self._positions[event.channel] = event.position
         frame = event.forms[self._form] if self._form in event.forms else self._frame_of(event)
         if frame is not None:
             # In one piece: an id that went out alone would say that the client has the event.
-            self.send_frame(encode_id(self._positions) + frame)
+            super().send_frame(self._marked(event, encode_id(self._positions) + frame))
+
+    def send_frame(self, frame: bytes) -> None:
+        if self._last_sent is None:
+            super().send_frame(frame)
+            return
+        before, self._last_sent = self._last_sent, frame
+        if before:
+            super().send_frame(before)
+
+    def react(self) -> None:
+        """A handler begins with an event that has a position: what it sends last waits for it."""
+        self._last_sent = b""
+
+    def reacted(self, event: Event | None) -> None:
+        """The handler is done with its event; None: it is not, so the event is to come again.
+
+        Nothing happens without :meth:`react`.
+        """
+        last, self._last_sent = self._last_sent, None
+        if last is None:
+            return
+        if event is not None and event.position is not None:
+            self._positions[event.channel] = event.position
+            last = encode_id(self._positions) + (last or b"\n")
+        if last:
+            super().send_frame(last)
 
     def at(self, channel: str, position: str | None) -> None:
         """The client has all of ``channel`` up to ``position``; None: it listens no more."""
@@ -122,6 +155,11 @@ class EventStreamSession(Outlet):
             self._positions.pop(channel, None)
         else:
             self._positions[channel] = position
+
+    def tell(self) -> None:
+        """Send the positions by themselves: who leaves before the first event knows them, too."""
+        if self._positions:
+            self.send_frame(encode_id(self._positions) + b"\n")
 
     def _rest(self) -> None:
         self.connection.set_deadline(self._sockets.clock() + COMMENT)
@@ -135,13 +173,17 @@ class EventStreamSession(Outlet):
         """
         if self.is_closing:
             return
+        self.reacted(None)  # whether its handler has done all, nobody knows
         self.flush()
+        if self.is_closing:
+            return  # that found out a client that is too slow, and said so
         self._write(b": closed %d %s\n\n" % (code, reason.replace("\n", " ").encode()))
         self._ending = True
         self.connection.set_deadline(self._sockets.clock() + self.limits.close_timeout)
         self.connection.close()
 
     def fail(self, code: int, reason: str) -> None:
+        self._last_sent = None
         self.close(code, reason)
 
     def _last_words(self) -> tuple[int, str]:

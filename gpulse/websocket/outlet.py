@@ -5,22 +5,24 @@ outlet, in the order in which things happened.
 
 Output of one turn of the hub is gathered (see :mod:`gpulse.websocket.sockets`).  What the client
 does not take waits in its connection, bounded in bytes and in age; a client beyond that is closed,
-or loses its oldest messages.
+or loses its oldest messages, and is told by a gap for each channel when it reads again.
 
 An event goes to the client as it is, in the outlet's *shape*, and all outlets of one *form* (shape
 and compression) share its encoding; or a handler of the application's takes it.
 """
 
 import logging
-from typing import Any, Protocol
+from typing import Any
 
 from gpulse.connection.connection import Connection
 from gpulse.errors import StoreError, SubscribeError
-from gpulse.store.message import GAP, PRESENCE, Event
+from gpulse.store.message import Event
 from gpulse.websocket.backlog import Backlog
 from gpulse.websocket.closecodes import INTERNAL_ERROR, NORMAL, TOO_SLOW
+from gpulse.websocket.handlers import EVENT_HANDLERS, HANDLERS, NO_HANDLERS, Handlers
 from gpulse.websocket.identities import Entry
 from gpulse.websocket.limits import DROP, SocketLimits
+from gpulse.websocket.losses import DropBacklog, EventFrame
 from gpulse.websocket.sockets import Sockets
 
 log = logging.getLogger("gpulse.websocket")
@@ -35,43 +37,6 @@ GATHERED = 64
 """Frames of one turn that are sent before its end."""
 LARGE = 16_384
 """Bytes of a frame that is sent before the end of the turn, with those before it."""
-
-EVENT_HANDLERS = frozenset({"on_event", "on_presence", "on_gap"})
-HANDLERS = {PRESENCE: "on_presence", GAP: "on_gap"}
-"""Kinds of events with a handler of their own; all others have ``on_event``."""
-
-
-class Handlers(Protocol):
-    """What the application does with a socket.  Handlers are called on the pool, one at a time."""
-
-    @property
-    def handled(self) -> frozenset[str]:
-        """The handlers of events that the application has: of ``on_event``, ``on_presence`` and
-        ``on_gap``.  Other events go to the client in their shape."""
-
-    def shape(self, event: Event, /) -> tuple[int, bytes] | None:
-        """How an event goes to the client, see :mod:`gpulse.websocket.shapes`."""
-
-    def handle(self, handler: str, *args: object) -> None:
-        """Call ``on_open()``, ``on_message(message)``, ``on_rate_exceeded(message, seconds)``,
-        ``on_event(event)``, ``on_presence(event)``, ``on_gap(event)`` or ``on_close(code,
-        reason)``; whatever else belongs around a handler is its matter."""
-
-
-class NoHandlers:
-    """The application's side of what has none, or has it no more."""
-
-    handled: frozenset[str] = frozenset()
-
-    @staticmethod
-    def shape(event: Event) -> tuple[int, bytes] | None:
-        return None
-
-    def handle(self, handler: str, *args: object) -> None:
-        """Nothing happens."""
-
-
-NO_HANDLERS = NoHandlers()
 
 
 class Outlet:
@@ -88,7 +53,6 @@ class Outlet:
     __slots__ = (
         "__weakref__",
         "_backlog",
-        "_busy",
         "_closed",
         "_ending",
         "_events",
@@ -99,6 +63,7 @@ class Outlet:
         "_inbox",
         "_pending",
         "_sockets",
+        "_turn",
         "_withheld",
         "connection",
         "entry",
@@ -112,10 +77,11 @@ class Outlet:
         sockets: Sockets,
         handlers: Handlers,
         limits: SocketLimits | None,
-        form: tuple[object, ...],
+        form: object,
     ) -> None:
+        # From the first that happens until the last is handled; only the hub makes and drops it.
         # A list, though it is taken from in front: it is short, and an empty deque is 760 bytes.
-        self._inbox: list[tuple[str, tuple[Any, ...]]] = []
+        self._inbox: list[tuple[str, tuple[Any, ...]]] | None = None
         # Events that came while on_open runs: they go out after what on_open sends, so that a
         # snapshot sent there is never overtaken by a change that it does not know.
         self._held: list[Event] | None = []
@@ -123,11 +89,11 @@ class Outlet:
         self._pending: list[bytes] | None = None  # this turn's frames
         self._backlog: Backlog | None = None
         self._handler = ""  # the one that runs
-        self._busy = False
         self._closed = False
         self._ending = False
         self._events = 0
-        self._form = form
+        self._turn = 0  # in which an event was delivered last
+        self._form: object = form
         self._handled = handlers.handled
         self._sockets = sockets
         self.connection = connection
@@ -135,6 +101,8 @@ class Outlet:
         """Whose it is, see :mod:`gpulse.websocket.identities`."""
         self.handlers = handlers
         self.limits = limits or sockets.limits
+        if self.limits.slow == DROP:
+            self._form = (form, DROP)  # whose frames know their channels
 
     # -- what the two kinds differ in
 
@@ -157,16 +125,13 @@ class Outlet:
     def _taken(self) -> None:
         """A handler ended."""
 
-    def _answered(self) -> None:
-        """No message of the client waits for its handler, or is with it."""
-
     # -- handlers
 
     @property
     def is_answering(self) -> bool:
         """A message of the client waits for its handler, or is with it."""
         return self._handler == "on_message" or any(
-            handler == "on_message" for handler, _ in self._inbox
+            handler == "on_message" for handler, _ in self._inbox or ()
         )
 
     @property
@@ -180,18 +145,21 @@ class Outlet:
         return self._closed
 
     def _put(self, handler: str, *args: object) -> None:
-        self._inbox.append((handler, args))
-        if not self._busy:
-            self._busy = True
-            self._sockets.pool.submit_handler(self._run)
+        if self._inbox is not None:
+            self._inbox.append((handler, args))
+            return
+        self._inbox = [(handler, args)]
+        self._sockets.pool.submit_handler(self._run)
 
     def _run(self) -> None:
         """On a pool member: what happened, one after the other, but not for ever."""
         pool, inbox = self._sockets.pool, self._inbox
+        assert inbox is not None
         handle = self.handlers.handle
-        handler, failed, events = "", True, 0
+        handler, failed, events, left = "", True, 0, IN_A_ROW
         try:
-            for _ in range(IN_A_ROW):
+            while left:  # not a range: it would cost a tenth of what is done here
+                left -= 1
                 failed = True  # whatever ends it: gevent.Timeout and SystemExit are no Exception
                 handler, args = inbox.pop(0)
                 self._handler = handler
@@ -206,7 +174,10 @@ class Outlet:
                 if failed or not inbox or handler == "on_open" or pool.has_waiting:
                     break
         finally:
-            pool.call_hub(self._ran, failed, handler == "on_open", events)
+            if pool.is_on_hub:  # one call less
+                self._ran(failed, handler == "on_open", events)
+            else:
+                pool.call_hub(self._ran, failed, handler == "on_open", events)
 
     def _has_failed(self, handler: str, error: Exception) -> bool:
         """A handler raised: log why; False if that is of no consequence."""
@@ -231,13 +202,11 @@ class Outlet:
             self.fail(INTERNAL_ERROR, "the server failed on this message")
         self._handler = ""
         self._taken()
-        if not self.is_answering:
-            self._answered()
         if self._inbox:
             self._sockets.pool.submit_handler(self._run)
             return
-        self._busy = False
-        if self._closed and not self._inbox:
+        self._inbox = None
+        if self._closed:
             # That was on_close.  The application's side refers back to us: without this, both would
             # wait for the garbage collector.
             self.handlers = NO_HANDLERS
@@ -255,7 +224,10 @@ class Outlet:
         pending = self._pending
         if pending is None:
             self._pending = [frame]
-            self._sockets.gather(self)
+            sockets = self._sockets
+            sockets.outbox.append(self)
+            if len(sockets.outbox) == 1:
+                sockets.plan_flush()
         else:
             pending.append(frame)
             if len(pending) >= GATHERED or len(frame) > LARGE:
@@ -265,7 +237,7 @@ class Outlet:
         """Give this turn's frames to the connection."""
         frames, self._pending = self._pending, None
         connection = self.connection
-        if frames is None or connection.is_closing:
+        if frames is None:
             return
         self._sockets.deliveries += len(frames)
         if not connection.buffered:
@@ -289,16 +261,21 @@ class Outlet:
             return
         now = self._sockets.clock()
         if backlog is None:
-            backlog = self._backlog = Backlog()
+            drops = self.limits.slow == DROP
+            backlog = self._backlog = DropBacklog(connection.flushed) if drops else Backlog()
             if not self._ending:
                 connection.set_deadline(now + self.limits.write_stall)
             connection.when_drained(self._drained)
-        backlog.grew(connection.flushed + connection.buffered, now)
+        end = connection.flushed + connection.buffered
+        backlog.grew(end, now)
+        if isinstance(backlog, DropBacklog):
+            backlog.holds(end, data, connection.flushed)
 
     def _drained(self) -> None:
-        self._backlog = None
+        backlog, self._backlog = self._backlog, None
         if not self.is_closing:
             self._rest()
+            self._tell_lost(backlog)
             if self._held is not None:
                 self._hand_out_held()
 
@@ -310,8 +287,17 @@ class Outlet:
         self.connection.set_deadline(now + self.limits.write_stall)
         if self._is_too_old(now) and not self._make_room(0):
             self._close_slow()
-        elif self._held is not None:
+            return
+        if self.connection.buffered <= self.limits.outgoing // 2:
+            self._tell_lost(self._backlog)
+        if self._held is not None:
             self._hand_out_held()
+
+    def _tell_lost(self, backlog: Backlog | None) -> None:
+        """There is room again: a gap of each channel that lost something, before what is held."""
+        if isinstance(backlog, DropBacklog) and backlog.lost:
+            gaps = [self._sockets.gap_event(channel, None) for channel in backlog.take_lost()]
+            self._held = gaps + (self._held or [])
 
     def _is_too_old(self, now: float) -> bool:
         limits, backlog = self.limits, self._backlog
@@ -331,8 +317,8 @@ class Outlet:
         connection = self.connection
         count, freed = connection.drop_oldest(size or connection.buffered)
         self._sockets.dropped += count
-        if self._backlog is not None:
-            self._backlog.shrank(freed)
+        if isinstance(self._backlog, DropBacklog):
+            self._backlog.dropped(connection.flushed, count, freed)
         return count > 0 and freed >= size
 
     def _close_slow(self) -> None:
@@ -361,6 +347,8 @@ class Outlet:
 
     def forget(self, channel: str) -> None:
         """The channel was left: what is kept back of it is not wanted any more."""
+        if isinstance(self._backlog, DropBacklog):
+            self._backlog.lost.pop(channel, None)
         if self._held:
             self._held = [event for event in self._held if event.channel != channel]
 
@@ -393,13 +381,19 @@ class Outlet:
             frame = self._frame_of(event)
         if frame is None or self._ending or self._closed:
             return
-        # As send_frame: this is the innermost loop of a broadcast.
-        pending = self._pending
-        if pending is None:
-            self._pending = [frame]
-            self._sockets.gather(self)
-        else:
+        sockets = self._sockets
+        turn = sockets.turn or sockets.begin_turn()
+        if turn == self._turn:
+            sockets.again = True
             self.send_frame(frame)
+            return
+        self._turn = turn
+        if sockets.gathers or self._pending is not None or self.connection.buffered:
+            self.send_frame(frame)
+        else:
+            # At once, as flush() does it: this is the innermost loop of a broadcast.
+            sockets.deliveries += 1
+            self._write(frame)
 
     def gap(self, channel: str, position: str | None) -> None:
         """From the fan-out: messages of ``channel`` were lost on the way."""
@@ -432,9 +426,13 @@ class Outlet:
     def _frame_of(self, event: Event) -> bytes | None:
         """Encode the event for all outlets of this form; None: it says nothing to them."""
         payload = self.handlers.shape(event)
-        frame = None if payload is None else self.framed(*payload)
+        frame = None if payload is None else self._marked(event, self.framed(*payload))
         event.forms[self._form] = frame
         return frame
+
+    def _marked(self, event: Event, frame: bytes) -> bytes:
+        """The frame of an event; where it may be dropped, one that knows the event's channel."""
+        return EventFrame.of(frame, event.channel) if self.limits.slow == DROP else frame
 
     # -- the end
 

@@ -5,9 +5,13 @@ most sockets never look at it again.  What is kept is what could also be handed 
 the text of the environ, the key of the session, and attributes that the site's own middleware has
 put on the request.  A user whom the session knows is read from the database anew, so a handler sees
 the account as it is; any other user object is kept.
+
+Most of an environ is the server's or the browser's and the same for many sockets: that part is one
+text for all of them, and only the values of the rest are a socket's own.
 """
 
 import io
+import json
 import sys
 from functools import partial
 from importlib import import_module
@@ -28,6 +32,43 @@ _OWN = frozenset(
     }
 )
 """Attributes that Django gives every request."""
+
+
+_ALIKE = (
+    *("SERVER_", "SCRIPT_NAME", "REQUEST_METHOD", "wsgi.", "gpulse.mode", "HTTP_ACCEPT"),
+    *("HTTP_CACHE_CONTROL", "HTTP_CONNECTION", "HTTP_HOST", "HTTP_ORIGIN", "HTTP_PRAGMA"),
+    *("HTTP_SEC_CH_", "HTTP_SEC_FETCH_", "HTTP_SEC_WEBSOCKET_EXTENSIONS", "HTTP_UPGRADE"),
+    *("HTTP_SEC_WEBSOCKET_PROTOCOL", "HTTP_SEC_WEBSOCKET_VERSION", "HTTP_USER_AGENT"),
+)
+"""How names begin of which many sockets have one value."""
+
+_KINDS = 1000
+"""Texts of alike parts that are known at a time: about one for each version of a browser."""
+_KIND_SIZE = 2048
+"""Bytes of the longest that is shared.  No browser's is longer, and what is known outlives its
+sockets, so nobody shall fill the memory with it."""
+
+_kinds: dict[bytes, bytes] = {}
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def _pack(value: list[Any]) -> bytes:
+    # A header of bytes that are no UTF-8 has lone surrogates, and a path may have a NUL.
+    return _encode(value).encode("utf-8", "surrogatepass")
+
+
+def _unpack(packed: bytes) -> Any:
+    return json.loads(packed.decode("utf-8", "surrogatepass"))
+
+
+def _shared(packed: bytes) -> bytes:
+    """The object that is kept of all that are equal."""
+    if len(packed) > _KIND_SIZE:
+        return packed
+    if len(_kinds) >= _KINDS:
+        _kinds.clear()  # those in use stay with their sockets
+    return _kinds.setdefault(packed, packed)
 
 
 class PastRequest(WSGIRequest):
@@ -52,47 +93,53 @@ class PastRequest(WSGIRequest):
 class Past:
     """What is kept of a request."""
 
-    __slots__ = ("_attributes", "_environ", "_has_session", "_has_user", "_session_key", "_user")
+    __slots__ = ("_alike", "_attributes", "_own", "_session")
 
     def __init__(self, request: HttpRequest) -> None:
-        texts = [
-            part
-            for name, value in request.META.items()
-            if type(value) is str
-            for part in (name, value)
-        ]
-        self._environ = "\0".join(texts).encode("utf-8", "surrogatepass")
-        self._has_session = hasattr(request, "session")
-        self._session_key: str | None = getattr(
-            getattr(request, "session", None), "session_key", None
-        )
+        texts = {name: value for name, value in request.META.items() if type(value) is str}
+        own = [name for name in texts if not name.startswith(_ALIKE)]
+        self._own = _pack([texts.pop(name) for name in own])
         # The authentication middleware's, which the session knows, or somebody else's.
-        self._has_user = hasattr(request, "_cached_user")
-        self._user = None if self._has_user else getattr(request, "user", None)
-        self._attributes = {
-            name: value for name, value in vars(request).items() if name not in _OWN
-        } or None
+        knows_user = hasattr(request, "_cached_user")
+        self._alike = _shared(_pack([texts, own, knows_user]))
+        # False: there is none.  True: its key is the one in the cookie.
+        self._session = _session_of(request)
+        attributes = {name: value for name, value in vars(request).items() if name not in _OWN}
+        if not knows_user and hasattr(request, "user"):
+            attributes["user"] = request.user
+        self._attributes = attributes or None
 
     def request(self) -> PastRequest:
         """The request, made again."""
-        texts = self._environ.decode("utf-8", "surrogatepass").split("\0")
-        environ: dict[str, Any] = dict(zip(texts[::2], texts[1::2], strict=True))
+        environ: dict[str, Any]
+        environ, own, knows_user = _unpack(self._alike)
+        environ.update(zip(own, _unpack(self._own), strict=True))
         for name in ("PATH_INFO", "SCRIPT_NAME"):
             # Django has decoded these two in place.
             environ[name] = environ.get(name, "").encode().decode("latin-1")
         environ["wsgi.input"] = io.BytesIO()
         environ["wsgi.errors"] = sys.stderr
         request = PastRequest(environ)
-        if self._has_session:
-            engine = import_module(settings.SESSION_ENGINE)
-            request.session = engine.SessionStore(self._session_key)
-        if self._has_user:
+        if self._session is not False:
+            key = _key_in_cookie(request) if self._session is True else self._session
+            request.session = import_module(settings.SESSION_ENGINE).SessionStore(key)
+        if knows_user:
             request.user = SimpleLazyObject(partial(_user_of, request))
-        elif self._user is not None:
-            request.user = self._user
         for name, value in (self._attributes or {}).items():
             setattr(request, name, value)
         return request
+
+
+def _session_of(request: HttpRequest) -> bool | str | None:
+    if not hasattr(request, "session"):
+        return False
+    key: str | None = getattr(request.session, "session_key", None)
+    return True if key is not None and key == _key_in_cookie(request) else key
+
+
+def _key_in_cookie(request: HttpRequest) -> str | None:
+    key: str | None = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+    return key
 
 
 def _user_of(request: HttpRequest) -> Any:

@@ -3,6 +3,10 @@
 from collections import OrderedDict
 from collections.abc import Hashable
 
+CONTROLS, CONTROLS_AT_ONCE = 20.0, 100
+"""Pings and pongs of one client, per second in the long run and at once; keeping a connection alive
+takes one in some seconds."""
+
 
 class TokenBucket:
     """Full at first.
@@ -25,6 +29,20 @@ class TokenBucket:
             return 0.0
         self._tokens = tokens
         return (1.0 - tokens) / rate
+
+
+def pace(full_at: float, now: float, rate: float, burst: int) -> float | None:
+    """Take one from a bucket that is a mere number, for such as nearly always are full.
+
+    :param full_at: when it will be full again, as the last call said; 0.0 at first.
+    :param now: monotonic seconds.
+    :returns: when it will be full now; None: there was none to take.
+
+    Source: the generic cell rate algorithm, ITU-T I.371, annex A.
+    """
+    full_at = max(full_at, now) + 1.0 / rate
+    # A thousandth more, so that rounding does not count.
+    return full_at if (full_at - now) * rate < burst + 0.001 else None
 
 
 class Buckets:

@@ -8,6 +8,7 @@ Bounds, all in :class:`~gpulse.websocket.limits.SocketLimits`:
 
 * messages that wait for a handler: beyond it reading stops, and TCP holds the client back;
 * messages per second: beyond it they are refused one by one, and then the socket is closed (4429);
+* pings and pongs per second (``CONTROLS``): beyond it the socket is closed with 1008;
 * a message's size: beyond it the client is closed with 1009;
 * silence: a ping after ``ping_interval``, and the connection is cut when nothing comes back.
 
@@ -21,13 +22,22 @@ from collections.abc import Callable
 
 from gpulse.connection.connection import Connection
 from gpulse.connection.timers import NEVER
-from gpulse.websocket import codec
-from gpulse.websocket.closecodes import ABNORMAL, NO_STATUS, NORMAL, RATE, RESTART, TOO_SLOW
+from gpulse.websocket.closecodes import (
+    ABNORMAL,
+    NO_STATUS,
+    NORMAL,
+    POLICY,
+    RATE,
+    RESTART,
+    TOO_SLOW,
+)
+from gpulse.websocket.codec import Decoder, short_text
 from gpulse.websocket.deflate import Deflate, compress
 from gpulse.websocket.frames import BINARY, CLOSE, PING, PONG, TEXT, encode_close, encode_frame
+from gpulse.websocket.handlers import NO_HANDLERS, Handlers
 from gpulse.websocket.limits import SocketLimits
-from gpulse.websocket.outlet import NO_HANDLERS, Handlers, Outlet
-from gpulse.websocket.rate import TokenBucket
+from gpulse.websocket.outlet import Outlet
+from gpulse.websocket.rate import CONTROLS, CONTROLS_AT_ONCE, TokenBucket, pace
 from gpulse.websocket.sockets import RESTART_REASON, Sockets
 
 DATA = (TEXT, BINARY)
@@ -54,6 +64,7 @@ class WebSocketSession(Outlet):
         "_bucket",
         "_close_received",
         "_close_sent",
+        "_controls_full_at",
         "_decoder",
         "_deflates",
         "_heard",
@@ -74,9 +85,11 @@ class WebSocketSession(Outlet):
     ) -> None:
         limits = limits or sockets.limits
         self._bits = deflate.server_bits if deflate is not None and limits.compress_from else 0
-        form = (handlers.shape, self._bits, limits.compress_from if self._bits else 0)
+        form: object = handlers.shape
+        if self._bits:
+            form = (form, self._bits, limits.compress_from)
         super().__init__(connection, sockets, handlers, limits, form)
-        self._decoder = codec.Decoder(limits.message, deflate)
+        self._decoder: Decoder | None = None  # while a message or the end of all has begun
         self._deflates = deflate is not None
         self._unread = b""
         self._bucket: TokenBucket | None = None
@@ -86,6 +99,7 @@ class WebSocketSession(Outlet):
         self._parting: tuple[Callable[..., None], tuple[object, ...]] | None = None
         self._answers = 0  # bytes of pongs since the client had read all
         self._awaiting_pong = False
+        self._controls_full_at = 0.0  # their rate, see pace()
         self._heard = False  # since the deadline was set
         self._paused = False
         self._refused = 0  # messages in a row, for their rate
@@ -96,7 +110,8 @@ class WebSocketSession(Outlet):
         self._sockets.sessions.add(self)
         self._sockets.opened += 1
         now = self._sockets.clock()
-        self._last_message = now
+        if self.limits.idle_timeout:
+            self._last_message = now
         if self.limits.rate:
             self._bucket = TokenBucket(now, self.limits.burst)
         self._put("on_open")
@@ -124,6 +139,11 @@ class WebSocketSession(Outlet):
 
     def data_received(self, data: bytes) -> None:
         self._heard = True
+        if self._decoder is None and not (self._ending or self._unread or self._parting):
+            text = short_text(data, self.limits.message)
+            if text is not None:
+                self._message_received(text)
+                return
         if self._parting is not None or self._close_received is not None:
             return
         if not self._deflates or self._ending:
@@ -140,18 +160,21 @@ class WebSocketSession(Outlet):
 
     def _take_in(self, data: bytes) -> None:
         decoder = self._decoder
+        if decoder is None:
+            decoder = self._decoder = Decoder(self.limits.message, self._deflates)
         for opcode, payload in decoder.feed(data):
             if opcode in DATA:
                 if not self._ending:
                     self._message_received(payload)
-            elif opcode == PING:
-                self._pinged(payload)
             elif opcode == CLOSE:
                 self._part(self._close_came, *payload)
                 return
-            # A pong is a sign of life, and that is noted already.
+            else:
+                self._control_received(opcode, payload)
         if decoder.error is not None and not self._ending:
             self._part(self.fail, *decoder.error)
+        elif decoder.is_idle:
+            self._decoder = None
 
     def _part(self, call: Callable[..., None], *args: object) -> None:
         """End the conversation, but let what the client said before be answered first."""
@@ -163,6 +186,7 @@ class WebSocketSession(Outlet):
         self.connection.set_deadline(self._sockets.clock() + self.limits.close_timeout)
 
     def _answered(self) -> None:
+        """No message of the client waits for its handler, or is with it."""
         if self._parting is not None:
             call, args = self._parting
             self._parting = None
@@ -191,13 +215,28 @@ class WebSocketSession(Outlet):
 
     def _receive(self, handler: str, *args: object) -> None:
         self._put(handler, *args)
-        if len(self._inbox) >= self.limits.inbox and not self._paused:
+        if len(self._inbox or ()) >= self.limits.inbox and not self._paused:
             self._paused = True
             self.connection.pause_reading()
 
-    def _pinged(self, payload: bytes) -> None:
+    def _control_received(self, opcode: int, payload: bytes) -> None:
+        """A ping or a pong: a sign of life, and that is noted already."""
         if self._ending:
             return
+        if opcode == PONG and self._awaiting_pong:
+            self._awaiting_pong = False  # we asked for it
+            return
+        now = self._sockets.clock()
+        full_at = pace(self._controls_full_at, now, CONTROLS, CONTROLS_AT_ONCE)
+        if full_at is None:
+            self._sockets.rate_refused += 1
+            self.fail(POLICY, "too many pings or pongs")
+            return
+        self._controls_full_at = full_at
+        if opcode == PING:
+            self._pinged(payload)
+
+    def _pinged(self, payload: bytes) -> None:
         pong = encode_frame(PONG, payload)
         if not self.connection.buffered:
             self.send_frame(pong)  # many in one read are answered in one piece
@@ -249,8 +288,10 @@ class WebSocketSession(Outlet):
     def _taken(self) -> None:
         """Something was taken from the inbox: read on if there is room again."""
         if self._parting is not None:
+            if not self.is_answering:
+                self._answered()
             return
-        if self._paused and len(self._inbox) <= self.limits.inbox // 2:
+        if self._paused and len(self._inbox or ()) <= self.limits.inbox // 2:
             self._paused = False
             self._heard = True
             self._read_on()
@@ -258,6 +299,12 @@ class WebSocketSession(Outlet):
                 self.connection.resume_reading()
 
     # -- output
+
+    def send(self, opcode: int, data: bytes) -> None:
+        if self._bits:
+            super().send(opcode, data)
+        else:
+            self.send_frame(encode_frame(opcode, data))  # most are short: one call less
 
     def framed(self, opcode: int, payload: bytes) -> bytes:
         if self._bits and len(payload) >= self.limits.compress_from:

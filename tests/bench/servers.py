@@ -167,9 +167,14 @@ def post(client: socket.socket, path: str, body: bytes) -> tuple[int, bytes]:
 
 
 def private_bytes(pid: int) -> int:
-    """The memory that only this process has, in bytes (USS)."""
+    """The memory that only this process has, in bytes.
+
+    Clean pages of libraries are left out: they count as private whenever no other process uses the
+    library, which moves a run of 10,000 sockets by 1 KB each.
+    """
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return 1024 * sum(int(line.split()[1]) for line in rollup.splitlines() if "Private_" in line)
+    lines = (line.split() for line in rollup.splitlines())
+    return 1024 * sum(int(line[1]) for line in lines if line[0] == "Private_Dirty:")
 
 
 def pin_client() -> None:

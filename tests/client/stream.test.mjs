@@ -194,6 +194,22 @@ for (const status of [408, 429, 500, 502, 503]) {
   });
 }
 
+test("a stream that is one too many for its user waits until there is room", async () => {
+  const ground = new Ground({ WebSocket: null });
+  ground.server.refusal = { status: 429, headers: { "Retry-After": "10" } };
+  await settle();
+  for (let turn = 0; turn < 3; turn++) {
+    assert.deepEqual([ground.last.state, ground.last.code], ["waiting", 4429]);
+    assert.ok(ground.last.retryIn >= 10);
+    await ground.window.show("visible");
+    await ground.retry();
+  }
+  ground.server.refusal = null;
+  await ground.retry();
+  await ground.server.stream.welcome();
+  assert.equal(ground.last.state, "open");
+});
+
 test("the page of somebody else, as in a hotel, is no stream and no refusal", async () => {
   const ground = new Ground({ WebSocket: null });
   ground.server.refusal = { status: 200, headers: { "Content-Type": "text/html" }, body: "pay" };

@@ -141,6 +141,30 @@ def test_remove_all_leaves_every_channel() -> None:
     assert one.events == []
 
 
+def test_what_a_receiver_has_is_known_as_it_comes_and_goes() -> None:
+    fanout = fan_out(MemoryStore())
+    one = Socket()
+    assert (fanout.count_of(one), fanout.has("a", one)) == (0, False)
+    for count, channel in enumerate("abc", 1):
+        add(fanout, channel, one)
+        add(fanout, channel, one)
+        assert (fanout.count_of(one), fanout.has(channel, one)) == (count, True)
+    for left, channel in zip((2, 1, 0), "bca", strict=True):
+        fanout.remove(channel, one)
+        fanout.remove(channel, one)
+        assert (fanout.count_of(one), fanout.has(channel, one)) == (left, False)
+    assert fanout._channels_of == {}
+
+
+def test_the_one_channel_of_a_receiver_takes_no_memory() -> None:
+    fanout = fan_out(MemoryStore())
+    one, two = Socket(), Socket()
+    names = [b"room:1".decode() for _ in range(2)]
+    for name, receiver in zip(names, (one, two), strict=True):
+        add(fanout, name, receiver)
+    assert fanout._channels_of[one] is fanout._channels_of[two] is names[0]
+
+
 def test_a_receiver_added_twice_gets_an_event_once() -> None:
     store = MemoryStore()
     fanout = fan_out(store)

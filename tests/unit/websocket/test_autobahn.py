@@ -29,7 +29,7 @@ class Echo:
     def __init__(self, offer):
         self.deflate = negotiate(offer)
         self.bits = self.deflate.server_bits if self.deflate else 0
-        self.decoder = Decoder(LARGEST, self.deflate)
+        self.decoder = Decoder(LARGEST, self.deflate is not None)
         self.client = Reader(self.bits)
         self.ended = False
 

@@ -39,7 +39,7 @@ WIRE_LOG.setLevel(logging.CRITICAL)
 
 def decode(pieces, limit=LIMIT, deflate=None):
     """All items, and the close code of the error."""
-    decoder = Decoder(limit, deflate)
+    decoder = Decoder(limit, deflate is not None)
     items = [item for piece in pieces for item in decoder.feed(piece)]
     return items, decoder.error[0] if decoder.error else None
 

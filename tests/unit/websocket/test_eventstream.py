@@ -1,5 +1,7 @@
 """An open event stream on a fake connection."""
 
+from dataclasses import replace
+
 import pytest
 from unit.websocket.test_session import LIMITS, FakeConnection, FakePool
 
@@ -32,7 +34,7 @@ class Reader:
 
 
 class Handlers:
-    handled = frozenset()
+    handled = frozenset({"on_gap"})
     shape = staticmethod(plain)
 
     def __init__(self):
@@ -43,7 +45,7 @@ class Handlers:
 
 
 class Rig:
-    def __init__(self, opened=True):
+    def __init__(self, opened=True, limits=LIMITS):
         self.reader = Reader()
         self.pool = FakePool()
         self.now = 1000.0
@@ -51,7 +53,7 @@ class Rig:
             self.pool,
             DeadlineWheel(0.0),
             10,
-            LIMITS,
+            limits,
             lambda session: None,
             clock=lambda: self.now,
         )
@@ -103,6 +105,36 @@ def test_events_held_back_by_on_open_carry_their_positions_later():
     assert rig.reader.data == b"id: a e-1\ndata: x\n\n"
 
 
+def test_a_stream_that_is_closed_amid_a_reaction_does_not_say_that_it_is_done():
+    rig = Rig()
+    rig.session.react()
+    rig.session.send(TEXT, b"half of it")
+    rig.session.close(1012, "drain")
+    rig.session.send(TEXT, b"the rest")
+    rig.session.reacted(Event("a", "t", b"x", position="e-1"))
+    assert rig.reader.data == b"data: half of it\n\n: closed 1012 drain\n\n"
+
+
+def test_an_event_that_overtakes_a_reaction_does_not_say_that_it_is_done():
+    rig = Rig()
+    rig.session.react()
+    rig.session.send(TEXT, b"half of a")
+    rig.session.deliver(Event("b", "t", b"b", position="f-1"))
+    rig.session.reacted(Event("a", "t", b"x", position="e-1"))
+    assert rig.reader.data == b"id: b f-1\ndata: b\n\nid: b f-1 a e-1\ndata: half of a\n\n"
+
+
+def test_a_slow_client_amid_a_reaction_is_closed_once():
+    rig = Rig()
+    rig.connection.stuck = True
+    rig.session.react()
+    for _ in range(20):
+        rig.session.send(TEXT, b"x" * 100)
+    assert rig.sockets.slow_closed == 1
+    rig.connection.flush()
+    assert rig.reader.data.count(b": closed") == 1
+
+
 def test_silence_is_filled_with_comments():
     rig = Rig()
     assert rig.connection.deadline == rig.now + COMMENT
@@ -129,6 +161,17 @@ def test_a_client_that_does_not_read_is_closed_and_counted():
         rig.session.send(TEXT, b"x" * 100)
     assert rig.sockets.slow_closed == 1
     assert rig.connection.buffered < LIMITS.outgoing
+
+
+def test_a_slow_client_that_lost_events_is_told_by_a_gap():
+    rig = Rig(limits=replace(LIMITS, slow="drop", outgoing=300))
+    rig.connection.stuck = True
+    for number in range(10):
+        rig.session.deliver(Event("a", "t", b"x" * 90, position=f"e-{number}"))
+    rig.connection.flush()
+    rig.pool.run()
+    assert rig.sockets.dropped == 8
+    assert [(name, event.channel) for name, event in rig.handlers.seen[1:]] == [("on_gap", "a")]
 
 
 def test_what_a_client_sends_is_thrown_away_up_to_a_bound():

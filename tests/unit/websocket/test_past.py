@@ -1,9 +1,12 @@
 """The handshake's request after the handshake."""
 
+from types import SimpleNamespace
+
 import pytest
 from django.conf import settings
 from django.test import RequestFactory
 
+from gpulse.websocket import past as module
 from gpulse.websocket.past import Past
 
 
@@ -11,6 +14,7 @@ from gpulse.websocket.past import Past
 def configured():
     if not settings.configured:
         settings.configure()
+    module._kinds.clear()
 
 
 def handshake(**headers):
@@ -47,7 +51,53 @@ def test_without_sessions_and_users_there_are_none():
     assert not hasattr(now, "user")
 
 
+def test_a_path_may_have_a_zero_byte():
+    then = RequestFactory().get("/rooms/%00/%00%00/", HTTP_USER_AGENT="x")
+    now = Past(then).request()
+    assert now.path_info == then.path_info == "/rooms/\0/\0\0/"
+    assert now.headers["User-Agent"] == "x"
+
+
+def test_a_header_may_be_no_utf_8():
+    assert Past(handshake(HTTP_X_NAME="\udce9")).request().META["HTTP_X_NAME"] == "\udce9"
+
+
+class Session:
+    def __init__(self, key):
+        self.session_key = key
+
+
+@pytest.mark.parametrize("key", ["abc", "another since the login", None])
+def test_a_session_is_found_again_by_its_key(key, monkeypatch):
+    monkeypatch.setattr(module, "import_module", lambda name: SimpleNamespace(SessionStore=Session))
+    then = RequestFactory().get("/", HTTP_COOKIE=f"a=b; {settings.SESSION_COOKIE_NAME}=abc")
+    then.session = Session(key)
+    past = Past(then)
+    assert past.request().session.session_key == key
+    assert (past._session is True) is (key == "abc")  # it stands in the cookie
+
+
 def test_it_is_small():
-    past = Past(handshake(HTTP_USER_AGENT="x" * 100))
-    assert len(past._environ) < 1500
+    past = Past(handshake(HTTP_USER_AGENT="x" * 100, HTTP_ACCEPT_LANGUAGE="de"))
+    assert len(past._own) < 150
     assert past._attributes is None
+
+
+def test_sockets_of_one_kind_of_browser_share_what_is_alike():
+    one, two, other = (
+        Past(handshake(HTTP_USER_AGENT=agent, REMOTE_ADDR=address))
+        for agent, address in (("x", "192.0.2.1"), ("x", "192.0.2.2"), ("y", "192.0.2.1"))
+    )
+    assert one._alike is two._alike
+    assert two.request().META["REMOTE_ADDR"] == "192.0.2.2"
+    assert other.request().headers["User-Agent"] == "y"
+
+
+def test_what_is_shared_is_bounded(monkeypatch):
+    monkeypatch.setattr(module, "_KINDS", 3)
+    pasts = [Past(handshake(HTTP_USER_AGENT=f"x{number}")) for number in range(10)]
+    assert len(module._kinds) <= 3
+    long = Past(handshake(HTTP_USER_AGENT="x" * 4000))
+    assert long._alike not in module._kinds
+    assert long.request().headers["User-Agent"] == "x" * 4000
+    assert [past.request().headers["User-Agent"] for past in pasts] == [f"x{n}" for n in range(10)]

@@ -364,8 +364,8 @@ class SilentFanout:
         self.asked = []
         self.removed = []
 
-    def channels_of(self, session):
-        return ()
+    def count_of(self, session):
+        return 0
 
     def add(self, channel, receiver, done, since=None):
         self.asked.append(done)

@@ -1,5 +1,6 @@
 """An open WebSocket on a fake connection, with the client's side of ``websockets`` as the peer."""
 
+import json
 import logging
 import zlib
 from dataclasses import replace
@@ -16,7 +17,7 @@ from gpulse.websocket.frames import BINARY, TEXT
 from gpulse.websocket.limits import SocketLimits
 from gpulse.websocket.outlet import HELD, IN_A_ROW
 from gpulse.websocket.session import WebSocketSession
-from gpulse.websocket.shapes import plain
+from gpulse.websocket.shapes import enveloped, plain
 from gpulse.websocket.sockets import Sockets
 
 LIMITS = SocketLimits(message=200, inbox=4, events=3, outgoing=1000, compress_from=50)
@@ -114,6 +115,8 @@ class FakeConnection:
 
 class FakePool:
     """Runs jobs when the test says so, one after the other."""
+
+    is_on_hub = True
 
     def __init__(self):
         self.jobs = []
@@ -663,14 +666,67 @@ class TestOutbox:
         rig = Rig(call_soon=turn)
         pieces = []
         rig.connection.write = pieces.append
-        for text in ("a", "b", "c"):
-            rig.session.deliver(event(text))
-        rig.session.send(TEXT, b"d")
+        for text in (b"a", b"b", b"c"):
+            rig.session.send(TEXT, text)
+        rig.session.deliver(event("d"))
         assert pieces == []
-        assert len(turn.calls) == 1
         turn.end()
         assert pieces == [b"\x81\x01a\x81\x01b\x81\x01c\x81\x01d"]
         assert rig.sockets.deliveries == 4
+        assert turn.calls == []
+
+    def test_the_one_event_of_a_turn_goes_out_at_once(self):
+        turn = Turn()
+        rig = Rig(call_soon=turn)
+        for text in ("a", "b"):
+            rig.session.deliver(event(text))
+            assert rig.received == [text]
+            turn.end()
+        assert rig.received == []
+        assert rig.sockets.deliveries == 2
+
+    def test_events_that_come_in_bursts_leave_in_one_piece(self):
+        turn = Turn()
+        rig = Rig(call_soon=turn)
+        write, pieces = rig.connection.write, []
+        rig.connection.write = lambda data: (pieces.append(len(data) // 3), write(data))
+        for burst in ("abc", "def", "g", "h"):
+            for text in burst:
+                rig.session.deliver(event(text))
+            turn.end()
+        assert rig.received == list("abcdefgh")
+        # Nobody knows that a burst begins; then more are expected until one does not come.
+        assert pieces == [1, 2, 3, 1, 1]
+        assert not rig.sockets.gathers
+
+    def test_an_event_does_not_overtake_what_waits(self):
+        turn = Turn()
+        rig = Rig(call_soon=turn)
+        rig.session.send(TEXT, b"first")
+        rig.session.deliver(event("second"))
+        assert rig.received == []
+        turn.end()
+        assert rig.received == ["first", "second"]
+
+    def test_an_event_that_the_client_does_not_take_has_its_deadline(self):
+        rig = Rig(call_soon=Turn())
+        rig.connection.stuck = True
+        rig.session.deliver(event("x" * 100))
+        assert rig.connection.deadline == rig.now + LIMITS.write_stall
+        rig.connection.flush()
+        assert rig.received == ["x" * 100]
+        assert rig.connection.deadline == rig.now + LIMITS.ping_interval
+
+    def test_a_client_that_takes_no_events_is_closed_and_counted(self):
+        turn = Turn()
+        rig = Rig(call_soon=turn)
+        rig.connection.stuck = True
+        for number in range(12):
+            rig.session.deliver(event(f"{number:099}"))
+            turn.end()
+        assert rig.sockets.slow_closed == 1
+        rig.connection.flush()
+        assert (rig.received, rig.close_code) == ([f"{0:099}"], 4408)
 
     def test_a_close_goes_behind_what_was_sent_in_its_turn(self):
         turn = Turn()
@@ -749,6 +805,83 @@ class TestDropping:
         assert rig.sockets.dropped == 7
         assert rig.close_code is None
 
+    def deliver(self, rig, *channels, size=98):
+        for channel in channels:
+            rig.session.deliver(Event(channel, "t", channel.encode() * size))
+
+    def told(self, rig):
+        """What the client of gpulse.v1 gets: (type, channel) of each."""
+        return [(each["type"], each["channel"]) for each in map(json.loads, rig.received)]
+
+    @pytest.fixture
+    def rig(self):
+        rig = Rig(opened=False, limits=self.LIMITS)
+        rig.consumer.shape = enveloped
+        rig.session = WebSocketSession(rig.connection, rig.sockets, rig.consumer)
+        rig.connection.protocol = rig.session
+        rig.session.start(b"")
+        rig.pool.run()
+        rig.connection.stuck = True
+        return rig
+
+    def test_each_channel_that_lost_something_has_a_gap_when_the_client_reads_again(self, rig):
+        self.deliver(rig, "a", "b", "c", "b", "d", "d", size=40)
+        assert rig.sockets.dropped == 3
+        rig.connection.flush()
+        assert self.told(rig) == [
+            *(("event", channel) for channel in "add"),
+            *(("gap", channel) for channel in "bc"),
+        ]
+        rig.connection.stuck = True
+        self.deliver(rig, "a")
+        rig.connection.flush()
+        assert self.told(rig) == [("event", "a")], "it is told once"
+
+    def test_it_is_told_as_soon_as_there_is_room_and_before_what_comes_then(self, rig):
+        self.deliver(rig, "a", "b", "c", size=80)
+        assert rig.sockets.dropped == 1
+        rig.connection.flushed += len(rig.connection.waiting.pop(0))  # the rest waits still
+        rig.session.write_progressed()
+        self.deliver(rig, "d", size=10)
+        rig.connection.flush()
+        assert self.told(rig) == [("event", "c"), ("gap", "b"), ("event", "d")]
+
+    def test_a_channel_that_was_left_has_none(self, rig):
+        self.deliver(rig, "a", "b", "c", "d", "e", size=40)
+        rig.session.forget("b")
+        rig.connection.flush()
+        assert [each for each in self.told(rig) if each[0] == "gap"] == [("gap", "c")]
+
+    def test_a_handler_of_gaps_is_told(self):
+        rig = Rig(opened=False, limits=self.LIMITS)
+        rig.consumer.handled = frozenset({"on_gap"})
+        rig.session = WebSocketSession(rig.connection, rig.sockets, rig.consumer)
+        rig.connection.protocol = rig.session
+        rig.session.start(b"")
+        rig.pool.run()
+        rig.consumer.seen.clear()
+        rig.connection.stuck = True
+        self.deliver(rig, *"abcdef")  # more than may wait for handlers at once
+        rig.connection.flush()
+        rig.pool.run()
+        assert [event.channel for _, event in rig.consumer.seen] == ["b", "c", "d"]
+        assert rig.close_code is None
+
+    def test_what_a_handler_sent_is_counted_only(self, rig):
+        for _ in range(10):
+            rig.session.send(TEXT, b'{"type":"push","channel":null}' + b" " * 65)
+        rig.connection.flush()
+        assert rig.sockets.dropped == 7
+        assert {kind for kind, _ in self.told(rig)} == {"push"}
+
+    def test_sockets_with_and_without_the_policy_share_no_frames(self, rig):
+        other = Rig(opened=True)
+        other.consumer.shape = enveloped
+        event = Event("a", "t", b"x")
+        other.session.deliver(event)
+        rig.session.deliver(event)
+        assert len(event.forms) == 2
+
 
 class TestAge:
     LIMITS = replace(LIMITS, outgoing_age=10.0, outgoing=100_000)
@@ -821,3 +954,36 @@ class TestHolding:
         rig = Rig()
         rig.session.gap("room", None)
         assert rig.received == []
+
+
+class TestAtRest:
+    """What an open socket holds between two messages."""
+
+    @staticmethod
+    def state(rig):
+        return rig.session._inbox, rig.session._decoder, rig.session._pending
+
+    @pytest.mark.parametrize("text", [b"short", b"long" * 50, b""])
+    def test_nothing_is_kept_of_a_message_that_was_handled(self, text):
+        rig = Rig()
+        assert self.state(rig) == (None, None, None)
+        rig.sent(("text", text))
+        rig.pool.run()
+        assert rig.consumer.seen == [("on_message", text.decode())]
+        assert self.state(rig) == (None, None, None)
+
+    def test_the_start_of_a_message_is_kept_until_its_end(self):
+        rig = Rig()
+        rig.session.data_received(b"\x81\x82\0\0")
+        assert rig.session._decoder is not None
+        rig.session.data_received(b"\0\0ok")
+        rig.pool.run()
+        assert rig.consumer.seen == [("on_message", "ok")]
+        assert rig.session._decoder is None
+
+    def test_nothing_is_heard_behind_an_error(self):
+        rig = Rig()
+        rig.session.data_received(b"\x81\x81\0\0\0\0\xff")
+        rig.session.data_received(b"\x81\x82\0\0\0\0ok")
+        rig.pool.run()
+        assert (rig.close_code, rig.consumer.seen) == (1007, [])

@@ -8,6 +8,7 @@ from websockets.frames import Frame, Opcode
 
 from gpulse.errors import SubscribeError
 from gpulse.store.message import Event
+from gpulse.websocket.rate import CONTROLS, CONTROLS_AT_ONCE
 
 
 def masked(opcode, data=b"", fin=True):
@@ -70,6 +71,34 @@ def test_pongs_that_nobody_reads_are_bounded():
     assert rig.session.is_closing
     assert rig.sockets.slow_closed == 1
     assert rig.connection.buffered < 2 * LIMITS.outgoing
+
+
+@pytest.mark.parametrize("opcode", [Opcode.PING, Opcode.PONG])
+def test_more_pings_or_pongs_than_keep_a_connection_alive_are_a_fault(opcode):
+    """Each costs the hub as much as a message, and the rate of messages does not count them."""
+    rig = Rig()
+    for _ in range(10):
+        rig.raw(masked(opcode, b"x") * (CONTROLS_AT_ONCE // 10))
+    for _ in range(50):
+        rig.now += 1.0
+        rig.raw(masked(opcode, b"x") * int(CONTROLS))
+    assert not rig.session.is_closing
+    answers = len(rig.client.events_received())
+    rig.raw(masked(opcode, b"x") * 10_000)
+    assert rig.close_code == 1008
+    assert len(rig.client.events_received()) <= 1 + CONTROLS_AT_ONCE
+    assert answers == (CONTROLS_AT_ONCE + 50 * CONTROLS if opcode is Opcode.PING else 0)
+    assert rig.sockets.rate_refused == 1
+
+
+def test_pongs_that_answer_our_pings_are_not_counted():
+    rig = Rig()
+    for _ in range(2 * CONTROLS_AT_ONCE):
+        rig.session.deadline_passed(rig.now)
+        rig.pump()
+        rig.session.deadline_passed(rig.now)
+    assert not rig.session.is_closing
+    assert not rig.connection.lost
 
 
 def test_one_large_message_under_way_does_not_make_a_pong_too_much():
