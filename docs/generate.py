@@ -38,7 +38,14 @@ REFERENCE = Path(__file__).resolve().parent / "reference"
 BOUNDED = (
     (
         "Connections and the pool",
-        ("connection.connection", "connection.acceptor", "connection.outbox", "worker.pools"),
+        (
+            "connection.connection",
+            "connection.acceptor",
+            "connection.outbox",
+            "worker.lanes",
+            "worker.greenlets",
+            "worker.threads",
+        ),
     ),
     (
         "TLS and proxies",
@@ -58,7 +65,10 @@ BOUNDED = (
     ),
     ("Logs and ids", ("http.accesslog", "logformat.jsonline", "syslog", "requestid")),
     ("Worker", ("worker.worker", "worker.psycopg", "worker.stack", "logs")),
-    ("WebSocket code outside the consumers' limits", ("websocket.consumer", "websocket.compat")),
+    (
+        "WebSocket code outside the consumers' limits",
+        ("websocket.consumer", "websocket.compat", "websocket.rate"),
+    ),
     ("Logins behind sockets", ("websocket.identities", "websocket.watch")),
     (
         "Data store",

@@ -279,7 +279,7 @@ class HttpProtocol:
             self._answer_probe(request, probe)
             return
         pool = server.pool
-        if pool.queued >= server.limits.queue:
+        if pool.queued >= server.limits.queue and (request.upgrade or server.is_busy):
             self._refuse_exchange(
                 Exchange(self, request, keep_alive=False), "the queue of the pool is full"
             )
@@ -293,9 +293,12 @@ class HttpProtocol:
         exchange = self._exchange = Exchange(self, request, keep_alive)
         connection.held = True
         # The deadline that the connection has as an idle one stays: most exchanges end before it.
-        pool.submit(exchange)
-        if server.outbox is not None:
-            server.outbox.slice_ended(exchange.queued_at)
+        if request.upgrade:
+            pool.submit_handshake(exchange)
+        else:
+            pool.submit(exchange)
+            if server.outbox is not None:
+                server.outbox.slice_ended(exchange.queued_at)
         if self._exchange is exchange and not connection.buffered:
             connection.set_deadline(exchange.queued_at + server.first_look)
 

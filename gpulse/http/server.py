@@ -10,6 +10,7 @@ import logging
 import socket
 import ssl
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -40,6 +41,11 @@ LIVE, READY = "live", "ready"
 WARNING_PAUSE = 60.0
 """Seconds between two warnings of a worker that has all the connections it may have."""
 
+FIRST_READS = 4
+"""New connections whose first bytes are read in one turn of the hub."""
+FIRST_READS_PAUSE = 0.002
+"""Seconds between two of them while handshakes fill half of the pool's queue."""
+
 WsgiApplication = Callable[..., Iterable[bytes]]
 
 
@@ -60,6 +66,61 @@ class _Clock:
         # One store: pool threads read it without a lock.
         self._server.common = f"Server: gpulse\r\nDate: {date}\r\n"
         self._server.wheel.set(self, now + 1.0 - moment % 1.0)
+
+
+class _Newcomers:
+    """Connections that were never read: a few are, per turn of the hub.
+
+    Thousands that were accepted before they spoke may speak in one turn.  They wait here, unread,
+    and open connections are read between them; their bound is ``limits.connections``, the deadline
+    that of a head.  So that a storm waits here and does not fill the queue of the pool, they are
+    read slowly while that is half full of handshakes; not never, for they may want a page.
+    """
+
+    __slots__ = ("_later", "_left", "_next_turn", "_server", "_waiting", "_watchers")
+
+    def __init__(self, server: "HttpServer") -> None:
+        self._watchers: dict[Connection, Any] = {}  # of those that are silent
+        self._waiting: deque[Connection] = deque()
+        self._left = FIRST_READS
+        self._next_turn = server.loop.timer(0)
+        self._later = server.loop.timer(FIRST_READS_PAUSE, FIRST_READS_PAUSE)
+
+        self._server = server
+
+    def add(self, connection: Connection, descriptor: int) -> None:
+        watcher = self._watchers[connection] = self._server.loop.io(descriptor, 1)
+        watcher.start(self._readable, connection)
+
+    def discard(self, connection: Connection) -> None:
+        """It is silent no more, or closed."""
+        watcher = self._watchers.pop(connection, None)
+        if watcher is not None:
+            watcher.stop()
+            watcher.close()
+
+    def _readable(self, connection: Connection) -> None:
+        self.discard(connection)
+        self._waiting.append(connection)
+        if self._left:
+            self._read()
+        if not (self._next_turn.active or self._later.active):
+            self._next_turn.start(self._turn)
+
+    def _turn(self) -> None:
+        self._later.stop()
+        room = self._server.limits.queue // 2 - self._server.pool.handshakes
+        self._left = max(1, min(FIRST_READS, room))
+        self._read()
+        if self._waiting and room > 0:
+            self._next_turn.start(self._turn)
+        elif self._waiting:
+            self._later.again(self._turn)
+
+    def _read(self) -> None:
+        while self._waiting and self._left:
+            self._left -= 1
+            self._waiting.popleft().resume_reading()
 
 
 class HttpServer:
@@ -126,6 +187,7 @@ class HttpServer:
         self.common = ""
         """The Server and Date lines of every response, made anew as the seconds pass."""
         self._clock = _Clock(self)
+        self._newcomers = _Newcomers(self)
 
         self.draining = False
         self.body_memory = 0
@@ -189,7 +251,7 @@ class HttpServer:
                 self._begin(connection, b"")
             elif not self._await_proxy_header(connection):
                 return
-            connection.resume_reading()
+            self._newcomers.add(connection, sock.fileno())
         except Exception:
             connection.abort()  # or it would be counted for ever
             raise
@@ -257,6 +319,7 @@ class HttpServer:
 
     def _connection_closed(self, connection: Connection) -> None:
         self.connections.discard(connection)
+        self._newcomers.discard(connection)
         if self._is_full and len(self.connections) < self.limits.connections:
             self._is_full = False
             for acceptor in self._acceptors:
@@ -271,9 +334,16 @@ class HttpServer:
             return requestid.accept(given) or requestid.make()
         return requestid.make()
 
+    @property
+    def is_busy(self) -> bool:
+        """No further page may wait.  Handshakes that wait do not count: a storm of connects is no
+        reason to refuse one."""
+        waiting: int = self.pool.queued - self.pool.handshakes
+        return waiting >= self.limits.queue
+
     def health(self, probe: str) -> str:
         """The status line that answers a health check."""
-        if probe == READY and (self.draining or self.pool.queued >= self.limits.queue):
+        if probe == READY and (self.draining or self.is_busy):
             return "503 Service Unavailable"
         return "200 OK"
 

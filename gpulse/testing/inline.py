@@ -149,6 +149,8 @@ class InlinePool:
         self.services: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
         self._turn = turn
 
+    handshakes = 0
+
     @property
     def queued(self) -> int:
         return len(self.jobs)
@@ -160,7 +162,7 @@ class InlinePool:
     def submit(self, job: Callable[[], None]) -> None:
         self.jobs.append(job)
 
-    submit_handler = submit
+    submit_handler = submit_handshake = submit
 
     def cancel(self, job: Callable[[], None]) -> bool:
         with suppress(ValueError):

@@ -97,8 +97,10 @@ class Worker:
         from gpulse.websocket.watch import AccountWatch
         from gpulse.worker.application import close_database_connections
         from gpulse.worker.collector import Collector
-        from gpulse.worker.pools import GreenletPool, Pool, ThreadPool
+        from gpulse.worker.greenlets import GreenletPool
+        from gpulse.worker.pools import Pool
         from gpulse.worker.services import ENVIRON_KEY, Services
+        from gpulse.worker.threads import ThreadPool
 
         config = handover.config
         self.handover = handover
@@ -136,7 +138,7 @@ class Worker:
             self.fanout.remove_all,
             self._loop.run_callback,
         )
-        self._collector = Collector()
+        self._collector = Collector(self.sockets)
         self.accounts = AccountWatch(self.sockets.identities, self.fanout, self.pool)
         self._access_log: AccessLog | None = None
         if config.access_log is not None:
@@ -199,6 +201,7 @@ class Worker:
         # The application's modules stay: the collector need not look at them again and again.
         gc.collect()
         gc.freeze()
+        self._collector.start()
         self.server.listen(self.handover.listeners)
         self._tick()
         self._set_state(WorkerState.READY)
@@ -255,7 +258,7 @@ class Worker:
         board.set(Cell.LOG_DROPPED_TOTAL, sum(writer.dropped for writer in self._writers))
         pool.retire_idle(now)
         self.accounts.tick(now)
-        self._collector.tick(sockets.opened, sockets.opened - len(sockets.sessions))
+        self._collector.tick()
         if self._access_log is not None:
             self._access_log.tell_left_out()
 

@@ -53,7 +53,7 @@ from gpulse.websocket.compat import LegacyWebSockets
 from gpulse.websocket.limits import SocketLimits
 from gpulse.websocket.sockets import Sockets
 from gpulse.worker.application import load
-from gpulse.worker.pools import GreenletPool
+from gpulse.worker.greenlets import GreenletPool
 
 APPLICATIONS = {"null": "null:application", "django": "hellosite.wsgi:application"}
 CONNECTIONS = 50

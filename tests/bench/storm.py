@@ -1,12 +1,13 @@
 """Everybody connects at once: 15,000 sockets on one worker, 60,000 on four, while pages are served.
 
-    python tests/bench/storm.py [--seconds 10] [--rate 300] [--at-once 100] [--pace 0]
+    python tests/bench/storm.py [--seconds 10] [--rate 300] [--at-once 100] [--pace 0] [--floor]
 
 A process asks for ``--rate`` pages per second, on 20 connections, whatever the answers take; first
 for a while without anything else, which is usual, then while other processes open sockets as fast
 as the server takes them, ``--at-once`` handshakes under way, or ``--pace`` per second, and go on
 until all are open.  Each socket subscribes to a room and is told so.  All of the server runs on one
-core, which four workers share.
+core, which four workers share; what the kernel makes of that without any storm is told by
+``--floor``: pages of one idle worker beside three processes that do nothing but work.
 
 The 60,000 sockets reach the machine on several loopback addresses, for one of them has only some
 28,000 ports for its clients.
@@ -30,6 +31,7 @@ from servers import (
     CLIENT_CORE,
     DEADLINE,
     HOST,
+    SERVER_CORE,
     Server,
     get,
     gpulse,
@@ -45,6 +47,8 @@ PATH = "/room/lobby"
 PAGE_CONNECTIONS = 20
 TWICE = 2.0
 """Most of the pages' p99 during the storm, to the usual one."""
+BUSY = 3
+"""Processes that work on the core of an idle worker, as the other three do in the second storm."""
 SPARE_SOCKETS = 4500
 """How many more than its share a worker may get: workers take what comes as they can."""
 PATIENCE = 180.0
@@ -94,6 +98,9 @@ def main() -> None:
     parser.add_argument(
         "--pace", type=float, default=0.0, help="sockets per second at most; 0: no bound (0)"
     )
+    parser.add_argument(
+        "--floor", action="store_true", help="also an idle worker beside three busy processes"
+    )
     options = parser.parse_args()
     need_cores()
     share = max(storm.sockets // storm.workers for storm in STORMS)
@@ -104,7 +111,9 @@ def main() -> None:
         row, target = _measure(storm, options)
         rows.append(row)
         targets.append(target)
-    header = ("", "server", "seconds", "sockets/s", "bytes each", "usual p50", "p99 ms")
+    if options.floor:
+        rows.append(_measure_floor(options))
+    header = ("", "server", "seconds", "sockets/s", "CPU us", "bytes each", "usual p50", "p99 ms")
     print_table((*header, "storm p50", "p99 ms", "worst"), rows)
     finish(targets)
 
@@ -123,7 +132,7 @@ def _measure(storm: Storm, options: argparse.Namespace) -> tuple[list[str], Targ
         before = _memory(server)
         time.sleep(options.seconds)
         usual = _take(pages)
-        begun = time.monotonic()
+        begun, cpu = time.monotonic(), server.cpu_seconds()
         with contextlib.ExitStack() as stack:
             share = storm.sockets // len(storm.addresses)
             pace = options.pace / len(storm.addresses)
@@ -135,7 +144,7 @@ def _measure(storm: Storm, options: argparse.Namespace) -> tuple[list[str], Targ
                 for address in storm.addresses
             ]
             opened = [_answer(client, PATIENCE) for client in clients]
-            lasted = time.monotonic() - begun
+            lasted, cpu = time.monotonic() - begun, server.cpu_seconds() - cpu
             meanwhile = _take(pages)
             if opened != [share] * len(clients):
                 raise SystemExit(f"{sum(opened):,} of {storm.sockets:,} sockets opened")
@@ -145,13 +154,32 @@ def _measure(storm: Storm, options: argparse.Namespace) -> tuple[list[str], Targ
                 if _answer(client, DEADLINE) != share:
                     raise SystemExit("the server closed sockets after the storm")
     name = f"{storm.sockets:,} sockets, {storm.workers} workers"
-    cells = [f"{lasted:.1f}", f"{storm.sockets / lasted:,.0f}", f"{each:,.0f}"]
-    cells += [f"{usual.p50:.2f}", f"{usual.p99:.2f}", f"{meanwhile.p50:.2f}"]
-    cells += [f"{meanwhile.p99:.2f}", f"{meanwhile.times[-1]:.2f}"]
+    cells = [f"{lasted:.1f}", f"{storm.sockets / lasted:,.0f}"]
+    cells += [f"{1e6 * cpu / storm.sockets:.0f}", f"{each:,.0f}"]
     ratio = meanwhile.p99 / usual.p99
     bound = f"<= {TWICE:.2f} x the usual"
     target = Target(f"{name}: pages' p99", bound, f"{ratio:.2f}", met=ratio <= TWICE)
-    return [name, "gpulse", *cells], target
+    return [name, "gpulse", *cells, *_page_cells(usual, meanwhile)], target
+
+
+def _measure_floor(options: argparse.Namespace) -> list[str]:
+    with (
+        gpulse("benchsite.wsgi:application", "--keep-alive", "600") as server,
+        _process(_ask_pages, server.port, options.rate) as pages,
+        contextlib.ExitStack() as stack,
+    ):
+        time.sleep(options.seconds)
+        usual = _take(pages)
+        for _ in range(BUSY):
+            stack.enter_context(_process(_work))
+        time.sleep(options.seconds)
+        cells = _page_cells(usual, _take(pages))
+    return [f"no storm, {BUSY} busy processes", "gpulse", *("",) * 4, *cells]
+
+
+def _page_cells(usual: Pages, meanwhile: Pages) -> list[str]:
+    times = (usual.p50, usual.p99, meanwhile.p50, meanwhile.p99, meanwhile.times[-1])
+    return [f"{each:.2f}" for each in times]
 
 
 def _bind(address: str) -> tuple[str, str]:
@@ -246,6 +274,14 @@ def _ask_pages(parent: Connection, port: int, rate: float) -> None:
                 raise SystemExit(f"a page answers {data[:80]!r}")
             times.append(1000 * (time.monotonic() - asked.pop(descriptor)))
             free.append(client)
+
+
+def _work(parent: Connection) -> None:
+    """A child: keep the server's core busy until the parent's end of the pipe is closed."""
+    os.sched_setaffinity(0, {SERVER_CORE})
+    while not parent.poll():
+        for _ in range(100_000):
+            pass
 
 
 def _open_sockets(

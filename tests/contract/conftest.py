@@ -11,7 +11,8 @@ from contract.wsgi_site import Site, open_descriptors, until
 from services import Cluster, Sentinels, Valkey, start_cluster, start_sentinels, start_valkey
 
 from gpulse.store import Store
-from gpulse.worker.pools import GreenletPool, ThreadPool
+from gpulse.worker.greenlets import GreenletPool
+from gpulse.worker.threads import ThreadPool
 
 KINDS = ("memory", "unix", "tcp db 3", "password", "sentinel", "cluster")
 

@@ -56,7 +56,7 @@ from django.db import connection, transaction  # noqa: E402
 from django.db.backends.postgresql.psycopg_any import is_psycopg3  # noqa: E402
 
 from gpulse.worker.application import close_database_connections  # noqa: E402
-from gpulse.worker.pools import GreenletPool  # noqa: E402
+from gpulse.worker.greenlets import GreenletPool  # noqa: E402
 
 assert is_psycopg3 is (driver == "psycopg")
 

@@ -19,7 +19,7 @@ import time  # noqa: E402
 
 import gevent  # noqa: E402
 
-from gpulse.worker.pools import GreenletPool  # noqa: E402
+from gpulse.worker.greenlets import GreenletPool  # noqa: E402
 
 DEADLINE = 10.0
 

@@ -3,7 +3,8 @@
 import gevent
 import pytest
 
-from gpulse.worker.pools import GreenletPool, ThreadPool
+from gpulse.worker.greenlets import GreenletPool
+from gpulse.worker.threads import ThreadPool
 
 
 @pytest.mark.parametrize("kind", [GreenletPool, ThreadPool], ids=["greenlets", "threads"])

@@ -7,8 +7,9 @@ import gevent
 import pytest
 from contract.test_pools import IDLE, Bench, settle, until
 
-from gpulse.worker import pools
-from gpulse.worker.pools import GreenletPool, ThreadPool
+from gpulse.worker import threads
+from gpulse.worker.greenlets import GreenletPool
+from gpulse.worker.threads import ThreadPool
 
 
 @pytest.fixture(params=[GreenletPool, ThreadPool], ids=["greenlets", "threads"])
@@ -71,7 +72,7 @@ def test_no_thread_can_be_started(monkeypatch, caplog):
 
 
 def test_threads_wait_for_a_hub_that_does_not_keep_up(monkeypatch):
-    monkeypatch.setattr(pools, "HUB_CALLS", 10)
+    monkeypatch.setattr(threads, "HUB_CALLS", 10)
     bench = Bench(ThreadPool)
     seen, most = [], []
 

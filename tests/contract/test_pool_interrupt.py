@@ -14,8 +14,9 @@ import greenlet
 import pytest
 from contract.test_pools import DEADLINE, IDLE, SIZE, Bench, settle, until
 
-from gpulse.worker.pools import GreenletPool, ThreadPool
+from gpulse.worker.greenlets import GreenletPool
 from gpulse.worker.stack import FRAMES
+from gpulse.worker.threads import ThreadPool
 
 ROOT = Path(__file__).resolve().parents[2]
 

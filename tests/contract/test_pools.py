@@ -12,8 +12,9 @@ import gevent
 import greenlet
 import pytest
 
-from gpulse.worker import pools
-from gpulse.worker.pools import GreenletPool, ThreadPool
+from gpulse.worker import greenlets
+from gpulse.worker.greenlets import GreenletPool
+from gpulse.worker.threads import ThreadPool
 
 SIZE = 3
 DEADLINE = 10.0
@@ -450,9 +451,9 @@ class TestGreenlets:
         until(lambda: len(bench.running) == SIZE)
         bench.let(*"ab")
         now = time.monotonic()
-        bench.on_hub(bench.pool.retire_idle, now + pools.IDLE_SECONDS - 1)
+        bench.on_hub(bench.pool.retire_idle, now + greenlets.IDLE_SECONDS - 1)
         assert bench.pool.alive == SIZE
-        bench.on_hub(bench.pool.retire_idle, now + pools.IDLE_SECONDS + 1)
+        bench.on_hub(bench.pool.retire_idle, now + greenlets.IDLE_SECONDS + 1)
         assert bench.pool.alive == 1
         assert set(bench.retired) == {bench.members["a"], bench.members["b"]}
         bench.submit(*"de")

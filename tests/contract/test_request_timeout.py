@@ -12,7 +12,8 @@ import pytest
 from contract.wsgi_site import until
 
 from gpulse.http import protocol
-from gpulse.worker.pools import GreenletPool, ThreadPool
+from gpulse.worker.greenlets import GreenletPool
+from gpulse.worker.threads import ThreadPool
 
 MIB = 1024 * 1024
 LATE = 3.0

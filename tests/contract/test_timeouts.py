@@ -14,7 +14,8 @@ import pytest
 from contract.wsgi_site import until
 
 from gpulse.connection.connection import HIGH_WATER
-from gpulse.worker.pools import GreenletPool, ThreadPool
+from gpulse.worker.greenlets import GreenletPool
+from gpulse.worker.threads import ThreadPool
 
 MIB = 1024 * 1024
 LATE = 3.0

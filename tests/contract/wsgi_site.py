@@ -24,7 +24,7 @@ from gpulse.http.server import HttpServer
 from gpulse.websocket.compat import LegacyWebSockets
 from gpulse.websocket.limits import SocketLimits
 from gpulse.websocket.sockets import Sockets
-from gpulse.worker.pools import ThreadPool
+from gpulse.worker.threads import ThreadPool
 
 DEADLINE = 10.0
 RESOLUTION = 0.02
