@@ -15,6 +15,7 @@ Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
 import base64
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 from django.core.exceptions import ImproperlyConfigured
@@ -56,8 +57,8 @@ class EventStream(WebSocketConsumer):
     channels: ClassVar[Sequence[str]] = ()
     """The channels of every stream of this view."""
 
-    _reacting: Event | None = None
-    """The one with a position that ``on_event`` works on."""
+    _reacting = False
+    """``on_event`` works on an event with a position."""
 
     @staticmethod
     def shape(event: Event) -> tuple[int, bytes] | None:
@@ -100,8 +101,8 @@ class EventStream(WebSocketConsumer):
 
         An ``on_event`` that does this is done with its event, which does not come again then.
         """
-        if self._reacting is not None:
-            self._has_reacted(self._reacting)
+        if self._reacting:
+            self._has_reacted(done=True)
         super().close(code, reason)
 
     def _dispatch(self, handler: str, *args: Any) -> None:
@@ -112,21 +113,19 @@ class EventStream(WebSocketConsumer):
             return
         session = self._session
         assert isinstance(session, EventStreamSession)
-        self._reacting = event
-        self._services.pool.call_hub(session.react)
+        self._reacting, done = True, False
+        self._services.pool.call_hub(session.react, event)
         try:
             super()._dispatch(handler, event)
-            self._has_reacted(event)
-        except BaseException:
-            self._has_reacted(None)
-            raise
+            done = True
         finally:
-            self._reacting = None
+            self._reacting = False
+            self._has_reacted(done=done)
 
-    def _has_reacted(self, event: Event | None) -> None:
+    def _has_reacted(self, *, done: bool) -> None:
         session = self._session
         assert isinstance(session, EventStreamSession)
-        self._services.pool.call_hub(session.reacted, event)
+        self._services.pool.call_hub(partial(session.reacted, done=done))
 
     # -- the view
 
@@ -151,7 +150,7 @@ class EventStream(WebSocketConsumer):
             check_channel(channel)
         # UTF-8 in what WSGI has decoded as Latin-1 (PEP 3333).
         last = request.META.get("HTTP_LAST_EVENT_ID", "").encode("latin-1", "replace")
-        self._is_back = bool(last)
         text_of_id = last.decode("utf-8", "replace")
+        self._is_back = text_of_id not in ("", "-")  # and has read of channels with a history
         self._positions = decode_id(text_of_id) if len(last) <= MAX_ID else {}
         return open_stream(self, request, environ, exchange)

@@ -7,8 +7,9 @@ from ending it and finds out a client that is gone.
 A stream begins with an ``id`` line, and an event that has a position is preceded by one: the newest
 position of each channel, ``CHANNEL POSITION CHANNEL POSITION``, which browsers send back as
 ``Last-Event-ID``.  Where a handler of the application's takes the event, the ``id`` precedes the
-last of what it sends, for before that the client has not all of it; where it sends nothing the
-``id`` goes alone, which moves the browser's Last-Event-ID and is no event.
+last of what it sends, for before that the client has not all of it; where it sends nothing, or the
+last has gone out before the handler ends, the ``id`` goes alone, which moves the browser's
+Last-Event-ID and is no event.
 
 Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
@@ -27,6 +28,8 @@ from gpulse.websocket.sockets import RESTART_REASON, Sockets
 COMMENT = 15.0
 """Seconds between two signs of life: a quarter of the time after which proxies give up (nginx's
 proxy_read_timeout is 60)."""
+HERE = b"id: -\n"
+"""The ``id`` line of a stream whose channels have no history."""
 READ_AND_THROWN_AWAY = 65_536
 """Bytes that a client may send on a stream before it is cut."""
 
@@ -61,7 +64,7 @@ class EventStreamSession(Outlet):
     :param handlers: the application's side.
     """
 
-    __slots__ = ("_last_sent", "_positions", "_thrown_away")
+    __slots__ = ("_last_sent", "_positions", "_reacting", "_thrown_away")
 
     def __init__(
         self,
@@ -71,10 +74,9 @@ class EventStreamSession(Outlet):
         limits: SocketLimits | None = None,
     ) -> None:
         super().__init__(connection, sockets, handlers, limits, (handlers.shape, "event-stream"))
-        # What a handler of an event with a position has sent last, empty before it sent anything;
-        # None while no such handler runs.
-        self._last_sent: bytes | None = None
+        self._last_sent = b""  # while a handler reacts; empty before anything was
         self._positions: dict[str, str] = {}
+        self._reacting: Event | None = None  # the one with a position that a handler works on
         self._thrown_away = 0
 
     def start(self, data: bytes) -> None:
@@ -124,30 +126,30 @@ class EventStreamSession(Outlet):
             super().send_frame(self._marked(event, encode_id(self._positions) + frame))
 
     def send_frame(self, frame: bytes) -> None:
-        if self._last_sent is None:
-            super().send_frame(frame)
-            return
-        before, self._last_sent = self._last_sent, frame
-        if before:
-            super().send_frame(before)
+        if self._reacting is not None:
+            # Where it is dropped its event is lost: the next id says that the client has it.
+            frame = self._last_sent = self._marked(self._reacting, frame)
+        super().send_frame(frame)
 
-    def react(self) -> None:
-        """A handler begins with an event that has a position: what it sends last waits for it."""
-        self._last_sent = b""
+    def react(self, event: Event) -> None:
+        """A handler begins with an event that has a position."""
+        self._reacting, self._last_sent = event, b""
 
-    def reacted(self, event: Event | None) -> None:
-        """The handler is done with its event; None: it is not, so the event is to come again.
+    def reacted(self, *, done: bool) -> None:
+        """The handler is done with its event, or it is not and the event is to come again.
 
         Nothing happens without :meth:`react`.
         """
-        last, self._last_sent = self._last_sent, None
-        if last is None:
+        event, self._reacting = self._reacting, None
+        last, self._last_sent = self._last_sent, b""
+        if event is None or event.position is None or not done:
             return
-        if event is not None and event.position is not None:
-            self._positions[event.channel] = event.position
-            last = encode_id(self._positions) + (last or b"\n")
-        if last:
-            super().send_frame(last)
+        self._positions[event.channel] = event.position
+        line, pending = encode_id(self._positions), self._pending
+        if pending and pending[-1] is last:
+            pending[-1] = self._marked(event, line + last)
+        else:
+            self.send_frame(line + b"\n")
 
     def at(self, channel: str, position: str | None) -> None:
         """The client has all of ``channel`` up to ``position``; None: it listens no more."""
@@ -157,9 +159,11 @@ class EventStreamSession(Outlet):
             self._positions[channel] = position
 
     def tell(self) -> None:
-        """Send the positions by themselves: who leaves before the first event knows them, too."""
-        if self._positions:
-            self.send_frame(encode_id(self._positions) + b"\n")
+        """Send the positions by themselves: who leaves before the first event knows them, too.
+
+        Without any the id only says that the client was here: it is not refused for good.
+        """
+        self.send_frame((encode_id(self._positions) if self._positions else HERE) + b"\n")
 
     def _rest(self) -> None:
         self.connection.set_deadline(self._sockets.clock() + COMMENT)
@@ -173,7 +177,7 @@ class EventStreamSession(Outlet):
         """
         if self.is_closing:
             return
-        self.reacted(None)  # whether its handler has done all, nobody knows
+        self._reacting = None  # whether its handler has done all, nobody knows
         self.flush()
         if self.is_closing:
             return  # that found out a client that is too slow, and said so
@@ -183,7 +187,6 @@ class EventStreamSession(Outlet):
         self.connection.close()
 
     def fail(self, code: int, reason: str) -> None:
-        self._last_sent = None
         self.close(code, reason)
 
     def _last_words(self) -> tuple[int, str]:

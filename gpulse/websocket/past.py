@@ -19,7 +19,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.handlers.wsgi import WSGIRequest
-from django.http import HttpRequest
+from django.http import HttpRequest, parse_cookie
 from django.urls import Resolver404, ResolverMatch, resolve
 from django.utils.functional import SimpleLazyObject
 
@@ -138,7 +138,9 @@ def _session_of(request: HttpRequest) -> bool | str | None:
 
 
 def _key_in_cookie(request: HttpRequest) -> str | None:
-    key: str | None = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+    """By the header: a site's middleware may have put another key into ``COOKIES``."""
+    cookies = parse_cookie(request.META.get("HTTP_COOKIE", ""))
+    key: str | None = cookies.get(settings.SESSION_COOKIE_NAME)
     return key
 
 

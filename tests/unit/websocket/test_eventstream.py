@@ -107,27 +107,36 @@ def test_events_held_back_by_on_open_carry_their_positions_later():
 
 def test_a_stream_that_is_closed_amid_a_reaction_does_not_say_that_it_is_done():
     rig = Rig()
-    rig.session.react()
+    rig.session.react(Event("a", "t", b"x", position="e-1"))
     rig.session.send(TEXT, b"half of it")
     rig.session.close(1012, "drain")
     rig.session.send(TEXT, b"the rest")
-    rig.session.reacted(Event("a", "t", b"x", position="e-1"))
+    rig.session.reacted(done=True)
     assert rig.reader.data == b"data: half of it\n\n: closed 1012 drain\n\n"
 
 
 def test_an_event_that_overtakes_a_reaction_does_not_say_that_it_is_done():
     rig = Rig()
-    rig.session.react()
+    rig.session.react(Event("a", "t", b"x", position="e-1"))
     rig.session.send(TEXT, b"half of a")
     rig.session.deliver(Event("b", "t", b"b", position="f-1"))
-    rig.session.reacted(Event("a", "t", b"x", position="e-1"))
-    assert rig.reader.data == b"id: b f-1\ndata: b\n\nid: b f-1 a e-1\ndata: half of a\n\n"
+    rig.session.reacted(done=True)
+    assert rig.reader.data == b"data: half of a\n\nid: b f-1\ndata: b\n\nid: b f-1 a e-1\n\n"
+
+
+def test_what_a_handler_sends_does_not_wait_for_its_end():
+    rig = Rig()
+    rig.session.react(Event("a", "t", b"x", position="e-1"))
+    rig.session.send(TEXT, b"it begins")
+    assert rig.reader.data == b"data: it begins\n\n"
+    rig.session.reacted(done=True)
+    assert rig.reader.data.endswith(b"\n\nid: a e-1\n\n")
 
 
 def test_a_slow_client_amid_a_reaction_is_closed_once():
     rig = Rig()
     rig.connection.stuck = True
-    rig.session.react()
+    rig.session.react(Event("a", "t", b"x", position="e-1"))
     for _ in range(20):
         rig.session.send(TEXT, b"x" * 100)
     assert rig.sockets.slow_closed == 1

@@ -67,14 +67,29 @@ class Session:
         self.session_key = key
 
 
-@pytest.mark.parametrize("key", ["abc", "another since the login", None])
-def test_a_session_is_found_again_by_its_key(key, monkeypatch):
+@pytest.fixture
+def session_engine(monkeypatch):
     monkeypatch.setattr(module, "import_module", lambda name: SimpleNamespace(SessionStore=Session))
+
+
+@pytest.mark.usefixtures("session_engine")
+@pytest.mark.parametrize("key", ["abc", "another since the login", None])
+def test_a_session_is_found_again_by_its_key(key):
     then = RequestFactory().get("/", HTTP_COOKIE=f"a=b; {settings.SESSION_COOKIE_NAME}=abc")
     then.session = Session(key)
     past = Past(then)
     assert past.request().session.session_key == key
     assert (past._session is True) is (key == "abc")  # it stands in the cookie
+
+
+@pytest.mark.usefixtures("session_engine")
+@pytest.mark.parametrize("header", ["a=b", "sessionid=another"])
+def test_a_session_key_that_the_sites_middleware_put_in_place_of_the_cookie_is_kept(header):
+    """As for a mobile application, whose key comes in a header of its own."""
+    then = RequestFactory().get("/", HTTP_COOKIE=header)
+    then.COOKIES["sessionid"] = "abc"
+    then.session = Session("abc")
+    assert Past(then).request().session.session_key == "abc"
 
 
 def test_it_is_small():

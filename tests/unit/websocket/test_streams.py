@@ -61,6 +61,7 @@ URLS = (
     path("reacts", Reacts.as_view()),
     path("few", EventStream.as_view(channels=["news"], limits=FEW)),
     path("talks", Talks.as_view(limits=FEW)),
+    path("slow-reacts", Reacts.as_view(limits=SLOW)),
     path("slow", EventStream.as_view(channels=["a", "b", "c"], limits=SLOW)),
 )
 
@@ -158,6 +159,33 @@ def test_who_reads_too_slowly_is_told_which_channels_lost_something():
         assert set(got[:-2]) == {("message", "a")}
         stream.consumer.publish("c", "on")
         assert stream.receive().data == "on"
+
+
+def test_who_lost_what_a_handler_sent_of_an_event_is_told_too():
+    """The ids that follow say that the client has it: it would never come again."""
+    with EventStreamClient("/slow-reacts") as stream:
+        stream.stop_reading()
+        for _ in range(8):
+            stream.consumer.publish("news", {"text": "x" * 200, "times": 1})
+            stream.advance(0)  # each in a turn of its own
+        assert stream.consumer._services.sockets.dropped > 0
+        stream.resume_reading()
+        assert stream.received[-1].event == "gap"
+
+
+@override_settings(GPULSE={})
+def test_who_comes_back_is_not_refused_for_good_where_no_history_is_kept():
+    user = {"X-User": "ann"}
+    with EventStreamClient("/few", headers=user) as first, EventStreamClient("/few", headers=user):
+        assert first.received == []
+        assert first.last_id  # a browser sends no empty one
+        back = {"Last-Event-ID": first.last_id, **user}
+        with EventStreamClient("/few", headers=back) as refused:
+            assert refused.response.status_code == 200
+            assert refused.response.content.startswith(b"retry: ")
+    with EventStreamClient("/few", headers=back) as stream:
+        stream.consumer.publish("news", "on")
+        assert [each.data for each in stream.received] == ["on"]  # and no gap
 
 
 @pytest.mark.parametrize("where", ["/few", "/talks"])
