@@ -26,11 +26,11 @@ from gpulse.http.exchange import Exchange
 from gpulse.store.base import check_channel
 from gpulse.store.message import BINARY as BINARY_EVENT
 from gpulse.store.message import GAP, PRESENCE, Event
-from gpulse.websocket.closecodes import NORMAL
+from gpulse.websocket.closecodes import NORMAL, OVERLOAD
 from gpulse.websocket.consumer import WebSocketConsumer, text
 from gpulse.websocket.eventstream import EventStreamSession, decode_id
 from gpulse.websocket.frames import TEXT
-from gpulse.websocket.streams import open_stream
+from gpulse.websocket.streams import not_now, open_stream
 
 log = logging.getLogger("gpulse.sse")
 
@@ -136,9 +136,12 @@ class EventStream(WebSocketConsumer):
         verdict = self.admit(request)
         if isinstance(verdict, int):
             return text(verdict - 4000 if 4400 <= verdict < 4500 else 403, "not admitted")
-        refusal = verdict or self._refusal(request)
+        if verdict is not None:
+            return verdict
+        refusal = self._refusal(request)
         if refusal is not None:
-            return refusal
+            is_full = refusal.status_code == 503
+            return not_now(request, refusal, OVERLOAD) if is_full else refusal
         self._channels = list(dict.fromkeys(self.get_channels(request)))
         limits = self._services.sockets.limits_of(self.limits, type(self).__name__)
         if len(self._channels) > limits.subscriptions:

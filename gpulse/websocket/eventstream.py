@@ -9,7 +9,8 @@ position of each channel, ``CHANNEL POSITION CHANNEL POSITION``, which browsers 
 ``Last-Event-ID``.  Where a handler of the application's takes the event, the ``id`` precedes the
 last of what it sends, for before that the client has not all of it; where it sends nothing, or the
 last has gone out before the handler ends, the ``id`` goes alone, which moves the browser's
-Last-Event-ID and is no event.
+Last-Event-ID and is no event.  Where what waits for the client may be dropped, nothing that waits
+has an ``id``; it follows when the client has read all.
 
 Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
@@ -21,7 +22,8 @@ from gpulse.connection.connection import Connection
 from gpulse.store.message import Event
 from gpulse.websocket.closecodes import GOING_AWAY, NORMAL, RESTART
 from gpulse.websocket.handlers import Handlers
-from gpulse.websocket.limits import SocketLimits
+from gpulse.websocket.limits import DROP, SocketLimits
+from gpulse.websocket.losses import DropBacklog
 from gpulse.websocket.outlet import Outlet
 from gpulse.websocket.sockets import RESTART_REASON, Sockets
 
@@ -123,7 +125,8 @@ class EventStreamSession(Outlet):
         frame = event.forms[self._form] if self._form in event.forms else self._frame_of(event)
         if frame is not None:
             # In one piece: an id that went out alone would say that the client has the event.
-            super().send_frame(self._marked(event, encode_id(self._positions) + frame))
+            line = b"" if self._may_drop else encode_id(self._positions)
+            super().send_frame(self._marked(event, line + frame))
 
     def send_frame(self, frame: bytes) -> None:
         if self._reacting is not None:
@@ -145,11 +148,26 @@ class EventStreamSession(Outlet):
         if event is None or event.position is None or not done:
             return
         self._positions[event.channel] = event.position
+        if self._may_drop:
+            return
         line, pending = encode_id(self._positions), self._pending
         if pending and pending[-1] is last:
             pending[-1] = self._marked(event, line + last)
         else:
             self.send_frame(line + b"\n")
+
+    @property
+    def _may_drop(self) -> bool:
+        """What waits may be dropped: no id may come behind it that says that the client has it."""
+        return self.limits.slow == DROP and self.connection.buffered > 0
+
+    def _drained(self) -> None:
+        backlog = self._backlog
+        # After a loss the gap is told first, and the id comes with the next event.
+        is_whole = isinstance(backlog, DropBacklog) and not backlog.lost
+        super()._drained()
+        if is_whole and self._positions and not self._withheld and not self._may_drop:
+            self.tell()
 
     def at(self, channel: str, position: str | None) -> None:
         """The client has all of ``channel`` up to ``position``; None: it listens no more."""

@@ -317,7 +317,7 @@ class Outlet:
         connection = self.connection
         count, freed = connection.drop_oldest(size or connection.buffered)
         self._sockets.dropped += count
-        if isinstance(self._backlog, DropBacklog):
+        if count and isinstance(self._backlog, DropBacklog):
             self._backlog.dropped(connection.flushed, count, freed)
         return count > 0 and freed >= size
 

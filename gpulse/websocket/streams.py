@@ -48,14 +48,21 @@ def open_stream(
 
 
 def _beyond(request: HttpRequest, reason: str) -> HttpResponse:
-    """Refuse a stream.  ``EventSource`` stops for good at any status but 200: so does a new one,
-    for which 204 would do as well, but 429 says why, and to others when to try again.  One that
-    comes back may have vanished without a word, and its last stream counts until that is known:
-    it is to ask again later."""
-    if "Last-Event-ID" in request.headers:
-        line = f"retry: {STREAM_AGAIN * 1000}\n\n: closed {RATE} {reason}\n\n"
-        return _event_stream(line.encode())
-    return text(429, reason, {"Retry-After": str(STREAM_AGAIN)})
+    """Refuse a stream beyond a bound; 204 would do as well for a browser, but 429 says why."""
+    return not_now(request, text(429, reason, {"Retry-After": str(STREAM_AGAIN)}), RATE)
+
+
+def not_now(request: HttpRequest, refusal: HttpResponse, code: int) -> HttpResponse:
+    """A refusal that need not last, as the client understands it.
+
+    ``EventSource`` stops for good at any status but 200: so does a new one.  One that comes back
+    has had its place, and may have vanished without a word, so that its last stream counts until
+    that is known: it is to ask again later.
+    """
+    if "Last-Event-ID" not in request.headers:
+        return refusal
+    closed = b": closed %d %s\n" % (code, refusal.content)
+    return _event_stream(b"retry: %d\n\n%s" % (STREAM_AGAIN * 1000, closed))
 
 
 def _event_stream(content: bytes = b"") -> HttpResponse:

@@ -105,6 +105,40 @@ def test_events_held_back_by_on_open_carry_their_positions_later():
     assert rig.reader.data == b"id: a e-1\ndata: x\n\n"
 
 
+class TestIdsWhereTheOldestMayBeDropped:
+    """Who is cut off amid what waits comes back with an id before it, and gets what was lost."""
+
+    @pytest.fixture
+    def rig(self):
+        rig = Rig(limits=replace(LIMITS, slow="drop", outgoing=300))
+        rig.connection.stuck = True
+        return rig
+
+    def deliver(self, rig, *numbers):
+        for number in numbers:
+            data = b"%d" % number * 100
+            rig.session.deliver(Event("a", "t", data, position=f"e-{number}"))
+
+    def test_none_is_behind_what_waits(self, rig):
+        self.deliver(rig, *range(1, 8))
+        assert rig.sockets.dropped > 0
+        assert b"".join(rig.connection.waiting).count(b"id: ") == 1
+        rig.connection.flush()
+        assert b"e-7" not in rig.reader.data  # the gap comes first
+        self.deliver(rig, 8)
+        assert b"id: a e-8\ndata: 8" in rig.reader.data
+
+    def test_it_follows_when_all_is_read_and_nothing_was_lost(self, rig):
+        self.deliver(rig, 1, 2)
+        rig.session.react(Event("a", "t", b"x", position="e-3"))
+        rig.session.send(TEXT, b"3")
+        rig.session.reacted(done=True)
+        rig.connection.flush()
+        assert rig.sockets.dropped == 0
+        assert rig.reader.data.count(b"id: ") == 2
+        assert rig.reader.data.endswith(b"data: 3\n\nid: a e-3\n\n")
+
+
 def test_a_stream_that_is_closed_amid_a_reaction_does_not_say_that_it_is_done():
     rig = Rig()
     rig.session.react(Event("a", "t", b"x", position="e-1"))

@@ -867,6 +867,17 @@ class TestDropping:
         assert [event.channel for _, event in rig.consumer.seen] == ["b", "c", "d"]
         assert rig.close_code is None
 
+    def test_where_nothing_can_be_dropped_it_is_closed(self, rig):
+        """As over TLS; and what waits may be an answer of TLS itself, all of ours being sent."""
+        connection = rig.connection
+        connection.drop_oldest = lambda size: (0, 0)
+        self.deliver(rig, "a")
+        connection.flushed += connection.buffered
+        connection.waiting = [b"x" * 250]
+        self.deliver(rig, "b")
+        assert rig.sockets.slow_closed == 1
+        assert not connection.lost
+
     def test_what_a_handler_sent_is_counted_only(self, rig):
         for _ in range(10):
             rig.session.send(TEXT, b'{"type":"push","channel":null}' + b" " * 65)

@@ -173,6 +173,18 @@ def test_who_lost_what_a_handler_sent_of_an_event_is_told_too():
         assert stream.received[-1].event == "gap"
 
 
+@override_settings(GPULSE={"max_websockets": 1})
+def test_who_comes_back_to_a_full_worker_is_to_ask_again_later():
+    with EventStreamClient("/few") as stream:
+        assert stream.received == []
+        with EventStreamClient("/few") as new:
+            assert new.response.status_code == 503
+        back = {"Last-Event-ID": stream.last_id}
+        with EventStreamClient("/few", headers=back) as refused:
+            assert refused.response.status_code == 200
+            assert refused.response.content.startswith(b"retry: 10000\n\n: closed 1013 ")
+
+
 @override_settings(GPULSE={})
 def test_who_comes_back_is_not_refused_for_good_where_no_history_is_kept():
     user = {"X-User": "ann"}
