@@ -178,6 +178,7 @@ class Worker:
 
     def serve(self) -> int:
         """Accept until asked to stop, then drain; returns the exit status."""
+        from gpulse.worker.descriptors import make_room
         from gpulse.worker.watchdog import watch_master
 
         store.install(self.store)
@@ -202,6 +203,7 @@ class Worker:
         gc.collect()
         gc.freeze()
         self._collector.start()
+        make_room(self.server.limits.connections)
         self.server.listen(self.handover.listeners)
         self._tick()
         self._set_state(WorkerState.READY)

@@ -302,6 +302,15 @@ def _generation(pulse: Pulse, stage: str) -> int:
     return int(found[-1]) if found else 0
 
 
+def test_a_worker_has_room_for_its_connections_before_they_come(start: Start) -> None:
+    pulse = start("--max-connections", "700").ready()
+    (worker,) = pulse.workers()
+    status = Path(f"/proc/{worker}/status").read_text()
+    (size,) = re.findall(r"FDSize:\s+(\d+)", status)
+    assert int(size) >= 700
+    assert pulse.stop() == 0
+
+
 def test_two_reloads_in_a_row_and_a_stop_during_one(start: Start, tmp_path: Path) -> None:
     site = copy_site(tmp_path)
     pulse = start("-w", "2", *GREENLETS, site=site).ready()
