@@ -51,9 +51,8 @@ def rooms_of(request: HttpRequest) -> QuerySet[Room]:
     new = Q(messages__id__gt=F("mark"), messages__deleted=False)
     mine = Q(messages__author=Visitor.of(request).member)
     rooms = Room.objects.alias(mark=Case(*marks, default=Value(0)))
-    return rooms.annotate(unread=Count("messages", filter=new & ~mine)).order_by("title")[
-        :MOST_ROOMS
-    ]
+    rooms = rooms.annotate(unread=Count("messages", filter=new & ~mine))
+    return rooms.order_by("title")[:MOST_ROOMS]
 
 
 def rooms(request: HttpRequest) -> HttpResponse:
