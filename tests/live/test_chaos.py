@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 CHANNELS = ("kept:a", "kept:b", "plain:a")
 FOLLOWERS = 12
-SECONDS = 6.0
+SECONDS = 4.0
 """Of each kind of trouble."""
 PATIENCE = 30.0
 GAP = "gap"
