@@ -20,7 +20,7 @@ from gevent import get_hub, spawn
 from gevent.event import Event
 
 from gpulse.worker.lanes import Job, Lanes
-from gpulse.worker.pools import FileThreads, Waiter, outcome
+from gpulse.worker.pools import SharedPool, Waiter, outcome
 from gpulse.worker.stack import format_stack
 
 log = logging.getLogger("gpulse.worker")
@@ -50,7 +50,7 @@ class _PoolGreenlet(greenlet.greenlet):
     """Monotonic seconds; tells something only while it is idle."""
 
 
-class GreenletPool(FileThreads):
+class GreenletPool(SharedPool):
     """Persistent greenlets, reused last-in-first-out.  All methods run on the hub's thread.
 
     :param size: members at most.
@@ -76,18 +76,6 @@ class GreenletPool(FileThreads):
         self.busy = 0
         self.alive = 0
         self.detached = 0
-
-    @property
-    def queued(self) -> int:
-        return len(self._queue.requests) + len(self._queue.handshakes)
-
-    @property
-    def handshakes(self) -> int:
-        return len(self._queue.handshakes)
-
-    @property
-    def has_waiting(self) -> bool:
-        return self._queue.has_waiting
 
     def submit(self, job: Job) -> None:
         is_hub = greenlet.getcurrent() is self._hub

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from gevent import get_hub, spawn
 
-from gpulse.worker.lanes import Job
+from gpulse.worker.lanes import Job, Lanes
 
 
 class Waiter(Protocol):
@@ -137,8 +137,23 @@ def outcome(call: Callable[..., Any], args: tuple[object, ...]) -> tuple[Any, Ba
         return None, error
 
 
-class FileThreads:
-    """The part that both pools share: gevent's native threads for files."""
+class SharedPool:
+    """The part that both pools share: what is told of the queue, and gevent's native threads for
+    files."""
+
+    _queue: Lanes
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue.requests) + len(self._queue.handshakes)
+
+    @property
+    def handshakes(self) -> int:
+        return len(self._queue.handshakes)
+
+    @property
+    def has_waiting(self) -> bool:
+        return self._queue.has_waiting
 
     def in_file_thread(
         self,

@@ -14,7 +14,7 @@ from typing import Any
 from gevent import get_hub
 
 from gpulse.worker.lanes import Job, Lanes
-from gpulse.worker.pools import FileThreads, Waiter
+from gpulse.worker.pools import SharedPool, Waiter
 from gpulse.worker.stack import format_stack
 
 log = logging.getLogger("gpulse.worker")
@@ -23,7 +23,7 @@ HUB_CALLS = 1000
 """Calls of native threads that wait for the hub; whoever would add one waits."""
 
 
-class ThreadPool(FileThreads):
+class ThreadPool(SharedPool):
     """Native threads.  ``submit`` and ``call_hub`` may be called from any thread.
 
     :param size: threads at most, detached ones not counted.
@@ -49,18 +49,6 @@ class ThreadPool(FileThreads):
         self.busy = 0
         self.alive = 0
         self.detached = 0
-
-    @property
-    def queued(self) -> int:
-        return len(self._queue.requests) + len(self._queue.handshakes)
-
-    @property
-    def handshakes(self) -> int:
-        return len(self._queue.handshakes)
-
-    @property
-    def has_waiting(self) -> bool:
-        return self._queue.has_waiting
 
     def submit(self, job: Job) -> None:
         self._submit(job, self._queue.requests)
