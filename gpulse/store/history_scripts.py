@@ -76,8 +76,9 @@ if remember > 0 then redis.call('SET', seen, position, 'PX', remember) end
 return {redis.call(command, channel, message), position, 0}
 """
 )
-"""KEYS stream, position, key; ARGV channel, payload, PUBLISH or SPUBLISH, size, age and idle time
-in ms, an epoch in case one begins, ms to remember the key (0: there is none)
+"""KEYS stream, position, and that of the idempotency key if there is one; ARGV channel, payload,
+PUBLISH or SPUBLISH, size, age and idle time in ms, an epoch in case one begins, ms to remember the
+key (0: there is none)
 -> receivers, position, 1 if it was published before."""
 
 RECOVER = (

@@ -67,8 +67,15 @@ class Call:
     """The commands of one caller, and what became of them."""
 
     __slots__ = (
-        *("count", "data", "done", "failure", "given_up"),
-        *("has_tail", "leads", "lock", "replies"),
+        "count",
+        "data",
+        "done",
+        "failure",
+        "given_up",
+        "has_tail",
+        "leads",
+        "lock",
+        "replies",
     )
 
     def __init__(self, data: bytes, count: int) -> None:

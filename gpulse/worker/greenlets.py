@@ -19,7 +19,7 @@ import greenlet
 from gevent import get_hub, spawn
 from gevent.event import Event
 
-from gpulse.worker.lanes import Job, Lanes
+from gpulse.worker.lanes import Job
 from gpulse.worker.pools import SharedPool, Waiter, outcome
 from gpulse.worker.stack import format_stack
 
@@ -60,22 +60,15 @@ class GreenletPool(SharedPool):
     is_on_hub = True
 
     def __init__(self, size: int, retire: Callable[[], None]) -> None:
+        super().__init__(size, retire)
         self._hub = get_hub()
         self._members: set[_PoolGreenlet] = set()
         self._idle: list[_PoolGreenlet] = []
-        self._queue = Lanes(size)
         self._away: set[greenlet.greenlet] = set()
         self._wake_pending = False
         # Looked at behind all reads of a turn, of libev's lowest priority.
         self._next_slice = self._hub.loop.timer(0, priority=-2)
         self._now = time.monotonic()  # at the last retire_idle: a clock that costs nothing
-
-        self.size = size
-        self._retire = retire
-
-        self.busy = 0
-        self.alive = 0
-        self.detached = 0
 
     def submit(self, job: Job) -> None:
         is_hub = greenlet.getcurrent() is self._hub

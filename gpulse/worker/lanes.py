@@ -55,7 +55,7 @@ class Lanes:
         return count
 
     def __bool__(self) -> bool:
-        return bool(self.requests or self.handlers or (self.handshakes and self.has_handshake))
+        return bool(self.requests or self.handlers or self.has_handshake)
 
     @property
     def has_handshake(self) -> bool:
@@ -70,7 +70,7 @@ class Lanes:
     def take(self) -> Job:
         """The next job.  :raises IndexError: there is none."""
         is_due = self._passed >= PASSED or not (self.requests or self.handlers)
-        if is_due and self.handshakes and self.has_handshake:
+        if is_due and self.has_handshake:
             return self.take_handshake()
         self._passed += 1
         if self.handlers and (self._handlers_turn or not self.requests):

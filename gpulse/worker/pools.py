@@ -138,10 +138,22 @@ def outcome(call: Callable[..., Any], args: tuple[object, ...]) -> tuple[Any, Ba
 
 
 class SharedPool:
-    """The part that both pools share: what is told of the queue, and gevent's native threads for
-    files."""
+    """The part that both pools share: the queue, the numbers that are told, and gevent's native
+    threads for files.
 
-    _queue: Lanes
+    :param size: members at most.
+    :param retire: called on a member that ends.
+    """
+
+    def __init__(self, size: int, retire: Callable[[], None]) -> None:
+        self._queue = Lanes(size)
+
+        self.size = size
+        self._retire = retire
+
+        self.busy = 0
+        self.alive = 0
+        self.detached = 0
 
     @property
     def queued(self) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 from gevent import get_hub
 
-from gpulse.worker.lanes import Job, Lanes
+from gpulse.worker.lanes import Job
 from gpulse.worker.pools import SharedPool, Waiter
 from gpulse.worker.stack import format_stack
 
@@ -33,22 +33,15 @@ class ThreadPool(SharedPool):
     is_on_hub = False
 
     def __init__(self, size: int, retire: Callable[[], None]) -> None:
+        super().__init__(size, retire)
         self._hub_thread = threading.get_ident()
         self._hub_calls: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
         self._async = get_hub().loop.async_()
         self._async.start(self._run_hub_calls)
-        self._queue = Lanes(size)
         self._condition = threading.Condition(threading.Lock())
         self._running: dict[Job, int] = {}
         self._away: set[int] = set()
         self._waiting = 0
-
-        self.size = size
-        self._retire = retire
-
-        self.busy = 0
-        self.alive = 0
-        self.detached = 0
 
     def submit(self, job: Job) -> None:
         self._submit(job, self._queue.requests)

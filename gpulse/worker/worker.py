@@ -308,6 +308,7 @@ class Worker:
 
         if self._state != WorkerState.DRAINING:
             self._set_state(WorkerState.DRAINING)
+        self._collector.stop()
         deadline = time.monotonic() + self.config.graceful_timeout
         self.server.stop_accepting()
         self.server.hurry_idle(time.monotonic() + IDLE_GRACE)

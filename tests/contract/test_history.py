@@ -323,6 +323,23 @@ def test_a_server_that_was_restarted_is_a_gap_and_then_goes_on(place: Place) -> 
     assert socket.heard == [1, gap, 2]
 
 
+def test_what_an_earlier_version_wrote_goes_on_in_its_epoch(place: Place) -> None:
+    """It did not note the server; workers of both versions may run side by side."""
+    (first,) = publish(place.store, "kept:a", 1)
+    place.command("EVAL", "return redis.call('HDEL', redis.call('KEYS', '*:position')[1], "
+                  "'server', 'earlier')", 0)  # fmt: skip
+    (second,) = publish(place.store, "kept:a", 2)
+    assert Position.parse(second) == (Position.parse(first).epoch, 2)
+
+
+def test_a_server_that_wants_replicas_says_so_of_what_was_asked(place: Place) -> None:
+    place.command("CONFIG", "SET", "min-replicas-to-write", "1")
+    with pytest.raises(StoreError, match=r"NOREPLICAS.*: it is not done; see whether its replicas"):
+        place.store.join("room", "ann", "owner")
+    with pytest.raises(StoreError, match=r"NOREPLICAS.*: the message may be lost"):
+        place.store.publish("kept:a", encode(1))
+
+
 def test_a_server_that_lost_its_last_writes_is_told_from_the_one_that_made_them(
     place: Place,
 ) -> None:
